@@ -1,0 +1,170 @@
+//! Takes connections until told to stop, within the process's file descriptors.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// How long what runs may go on after the order to stop.
+pub const GRACE: Duration = Duration::from_secs(10);
+
+/// Descriptors kept back for listeners, the log, name resolution and the runtime.
+const SPARE_DESCRIPTORS: u64 = 64;
+
+/// The most connections to hold at once, if each takes `descriptors_each`.
+///
+/// Raises the soft limit of open files to the hard one first (`setrlimit(2)`).
+pub fn capacity(descriptors_each: u64) -> usize {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    // May be refused in a sandbox; then the soft limit stays what it was.
+    let _ = setrlimit(Resource::Nofile, raised);
+    let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let most = files.saturating_sub(SPARE_DESCRIPTORS) / descriptors_each.max(1);
+    usize::try_from(most)
+        .unwrap_or(usize::MAX)
+        .clamp(1, Semaphore::MAX_PERMITS)
+}
+
+/// Runs `handle` for each connection, at most `capacity` at once; the others wait in the kernel's queue.
+///
+/// When `stop` is cancelled it takes what has already connected (closing the listener would reset those),
+/// closes the listener, and waits up to [`GRACE`] for every task of `tasks`.
+///
+/// # Errors
+/// The listener can't be taken out of the runtime at the end.
+pub async fn serve<F>(
+    listener: TcpListener,
+    capacity: usize,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+    mut handle: impl FnMut(TcpStream, SocketAddr) -> F,
+) -> io::Result<()>
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let slots = Arc::new(Semaphore::new(capacity));
+    let mut start = |stream, peer, slot| {
+        let connection = handle(stream, peer);
+        tasks.spawn(async move {
+            connection.await;
+            drop(slot);
+        });
+    };
+
+    loop {
+        let accept = async {
+            // The semaphore is never closed; without a slot nothing is taken.
+            let slot = Arc::clone(&slots).acquire_owned().await.ok();
+            (listener.accept().await, slot)
+        };
+        let (accepted, slot) = tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            accepted = accept => accepted,
+        };
+        match accepted {
+            Ok((stream, peer)) => start(stream, peer, slot),
+            Err(error) => accept_failed(&error).await,
+        }
+    }
+
+    let listener = listener.into_std()?;
+    while let Ok((stream, peer)) = listener.accept() {
+        stream.set_nonblocking(true)?;
+        start(TcpStream::from_std(stream)?, peer, None);
+    }
+    drop(listener);
+
+    tasks.close();
+    if timeout(GRACE, tasks.wait()).await.is_err() {
+        tracing::warn!(
+            unfinished = tasks.len(),
+            "not everything ended within {GRACE:?}; leaving it"
+        );
+    }
+    Ok(())
+}
+
+async fn accept_failed(error: &io::Error) {
+    // accept(2): errors already pending on the new connection are passed on as accept's own.
+    if matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset
+    ) {
+        return;
+    }
+    // Out of descriptors or memory: the connection stays in the queue and accept would fail again at once.
+    tracing::error!(%error, "accept() failed; trying again in 100 ms");
+    sleep(Duration::from_millis(100)).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    #[tokio::test]
+    async fn stopping_loses_no_connection_that_was_made() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut clients = Vec::new();
+        for _ in 0..50 {
+            clients.push(TcpStream::connect(address).await.unwrap());
+        }
+        let stop = CancellationToken::new();
+        stop.cancel();
+        serve(
+            listener,
+            1,
+            stop,
+            TaskTracker::new(),
+            |mut stream, _| async move { stream.write_all(b"hello").await.unwrap() },
+        )
+        .await
+        .unwrap();
+        for mut client in clients {
+            let mut read = String::new();
+            client.read_to_string(&mut read).await.unwrap();
+            assert_eq!(read, "hello");
+        }
+        assert!(TcpStream::connect(address).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn connections_over_the_capacity_wait_their_turn() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let stop = CancellationToken::new();
+        let server = tokio::spawn(serve(
+            listener,
+            2,
+            stop.clone(),
+            TaskTracker::new(),
+            |mut stream, _| async move {
+                stream.read_u8().await.unwrap();
+                stream.write_all(b"!").await.unwrap();
+            },
+        ));
+        let mut clients = Vec::new();
+        for _ in 0..6 {
+            clients.push(TcpStream::connect(address).await.unwrap());
+        }
+        for mut client in clients {
+            client.write_all(b"?").await.unwrap();
+            assert_eq!(client.read_u8().await.unwrap(), b'!');
+        }
+        stop.cancel();
+        server.await.unwrap().unwrap();
+    }
+}

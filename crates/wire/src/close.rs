@@ -1,0 +1,250 @@
+//! The ways to close a connection.
+
+use std::io;
+use std::time::Duration;
+
+use socket2::SockRef;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use crate::queues;
+
+/// How a server ends a connection after its last byte.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Policy {
+    /// `close()` at once. Unread bytes make the kernel send a RST (`tcp_close`), and so do bytes that come later.
+    Immediate,
+    /// Sleeps, then closes: moves the RST, does not prevent it.
+    Delay(Duration),
+    /// Staged close (RFC 9112 §9.6): half-close, read on within bounds, close.
+    Linger(Bounds),
+    /// `SO_LINGER {on, 0}`: a RST, whatever lies in the queues.
+    Abort,
+}
+
+/// How long a lingering close reads on: until the peer closes, or one of these.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// Time since the half-close.
+    pub time: Duration,
+    /// Bytes read since the half-close; `None` is no bound.
+    pub bytes: Option<u64>,
+}
+
+/// How the peer stood when the connection was closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Peer {
+    /// It had neither closed nor reset.
+    Open,
+    /// Its FIN had come.
+    Closed,
+    /// Its RST had come.
+    Reset,
+    /// It went on for longer than the time bound.
+    TimeBound,
+    /// It sent more than the bound of bytes.
+    ByteBound,
+}
+
+impl Peer {
+    /// As it stands in a log.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Peer::Open => "open",
+            Peer::Closed => "closed",
+            Peer::Reset => "reset",
+            Peer::TimeBound => "time-bound",
+            Peer::ByteBound => "byte-bound",
+        }
+    }
+}
+
+/// A connection's last moment, taken right before `close()`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Closed {
+    /// Bytes that lay unread; more than zero makes the kernel send a RST.
+    pub unread_bytes: u64,
+    /// Bytes the peer had not acknowledged; what a RST destroys is in there.
+    pub unsent_bytes: u64,
+    /// Bytes read and thrown away by a lingering close.
+    pub lingered_bytes: u64,
+    /// How the peer stood.
+    pub peer: Peer,
+}
+
+/// Ends a connection as `policy` says.
+pub async fn close(mut stream: TcpStream, policy: Policy) -> Closed {
+    match policy {
+        Policy::Immediate => last_moment(stream, 0, None),
+        Policy::Delay(time) => {
+            sleep(time).await;
+            last_moment(stream, 0, None)
+        }
+        Policy::Linger(bounds) => {
+            let (lingered, peer) = linger(&mut stream, bounds).await;
+            last_moment(stream, lingered, Some(peer))
+        }
+        Policy::Abort => {
+            // Fails only on a socket that is not connected any more: then there is nothing to abort.
+            let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+            last_moment(stream, 0, None)
+        }
+    }
+}
+
+/// Ends a connection with a RST: whatever is unsent is lost, and the peer can't take it for a clean end.
+pub fn abort(stream: TcpStream) {
+    // As above.
+    let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+    drop(stream);
+}
+
+/// Looks at the queues, then closes.
+fn last_moment(stream: TcpStream, lingered_bytes: u64, peer: Option<Peer>) -> Closed {
+    let closed = Closed {
+        unread_bytes: queues::unread(&stream).unwrap_or(0),
+        unsent_bytes: queues::unsent(&stream).unwrap_or(0),
+        lingered_bytes,
+        peer: peer.unwrap_or_else(|| peer_of(&stream)),
+    };
+    drop(stream);
+    closed
+}
+
+/// Asks the socket, without waiting and without taking bytes out of its queue.
+fn peer_of(stream: &TcpStream) -> Peer {
+    let socket = SockRef::from(stream);
+    if matches!(socket.take_error(), Ok(Some(_)) | Err(_)) {
+        return Peer::Reset;
+    }
+    let mut byte = [std::mem::MaybeUninit::uninit()];
+    match socket.peek(&mut byte) {
+        Ok(0) => Peer::Closed,
+        Ok(_) => Peer::Open,
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Peer::Open,
+        Err(_) => Peer::Reset,
+    }
+}
+
+async fn linger(stream: &mut TcpStream, bounds: Bounds) -> (u64, Peer) {
+    let deadline = Instant::now() + bounds.time;
+    if stream.shutdown().await.is_err() {
+        return (0, Peer::Reset);
+    }
+    let mut buf = vec![0; 16 * 1024];
+    let mut read = 0;
+    loop {
+        let room = bounds
+            .bytes
+            .map_or(buf.len() as u64, |most| most.saturating_sub(read))
+            .min(buf.len() as u64);
+        if room == 0 {
+            return (read, Peer::ByteBound);
+        }
+        match timeout_at(deadline, stream.read(&mut buf[..room as usize])).await {
+            Err(_) => return (read, Peer::TimeBound),
+            Ok(Ok(0)) => return (read, Peer::Closed),
+            Ok(Ok(bytes)) => read += bytes as u64,
+            Ok(Err(_)) => return (read, Peer::Reset),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::net::TcpListener;
+
+    async fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap())
+            .await
+            .unwrap();
+        let (server, _) = listener.accept().await.unwrap();
+        (client, server)
+    }
+
+    /// The server writes `answer` while `body` lies unread, and closes; what does the client read?
+    async fn client_reads(policy: Policy, body: usize) -> (Closed, io::Result<usize>) {
+        let (mut client, mut server) = pair().await;
+        client.write_all(&vec![0; body]).await.unwrap();
+        if body > 0 {
+            server.readable().await.unwrap();
+        }
+        server.write_all(b"answer").await.unwrap();
+        let closing = tokio::spawn(close(server, policy));
+        let mut answer = Vec::new();
+        let read = client.read_to_end(&mut answer).await;
+        drop(client);
+        (closing.await.unwrap(), read)
+    }
+
+    #[tokio::test]
+    async fn unread_bytes_turn_a_close_into_a_reset() {
+        let (closed, read) = client_reads(Policy::Immediate, 22).await;
+        assert_eq!((closed.unread_bytes, closed.peer), (22, Peer::Open));
+        assert_eq!(read.unwrap_err().raw_os_error(), Some(104));
+        let (closed, read) = client_reads(Policy::Immediate, 0).await;
+        assert_eq!(closed.unread_bytes, 0);
+        assert_eq!(read.unwrap(), 6);
+    }
+
+    #[tokio::test]
+    async fn a_delay_does_not_prevent_it() {
+        let (closed, read) = client_reads(Policy::Delay(Duration::from_millis(1)), 22).await;
+        assert_eq!(closed.unread_bytes, 22);
+        assert_eq!(read.unwrap_err().raw_os_error(), Some(104));
+    }
+
+    #[tokio::test]
+    async fn lingering_within_the_bounds_does() {
+        let bounds = Bounds {
+            time: Duration::from_secs(60),
+            bytes: Some(1000),
+        };
+        let (closed, read) = client_reads(Policy::Linger(bounds), 999).await;
+        assert_eq!((closed.lingered_bytes, closed.peer), (999, Peer::Closed));
+        assert_eq!(read.unwrap(), 6);
+    }
+
+    #[tokio::test]
+    async fn lingering_ends_at_its_bounds() {
+        let bounds = Bounds {
+            time: Duration::from_secs(60),
+            bytes: Some(1000),
+        };
+        let (closed, _) = client_reads(Policy::Linger(bounds), 1500).await;
+        assert_eq!(closed.lingered_bytes, 1000);
+        assert_eq!((closed.unread_bytes, closed.peer), (500, Peer::ByteBound));
+
+        let (client, server) = pair().await;
+        let bounds = Bounds {
+            time: Duration::from_millis(1),
+            bytes: None,
+        };
+        let closed = close(server, Policy::Linger(bounds)).await;
+        assert_eq!(closed.peer, Peer::TimeBound);
+        drop(client);
+    }
+
+    #[tokio::test]
+    async fn an_abort_is_a_reset_with_nothing_unread() {
+        let (closed, read) = client_reads(Policy::Abort, 0).await;
+        assert_eq!(closed.unread_bytes, 0);
+        assert_eq!(read.unwrap_err().raw_os_error(), Some(104));
+    }
+
+    #[tokio::test]
+    async fn the_peer_s_end_is_seen() {
+        let (client, server) = pair().await;
+        drop(client);
+        server.readable().await.unwrap();
+        assert_eq!(close(server, Policy::Immediate).await.peer, Peer::Closed);
+
+        let (client, server) = pair().await;
+        abort(client);
+        server.readable().await.unwrap();
+        assert_eq!(close(server, Policy::Immediate).await.peer, Peer::Reset);
+    }
+}

@@ -1,0 +1,27 @@
+//! What happens on a socket: seen and steered.
+//!
+//! *Seen*: [`Sensor`] notes each system call's outcome in a [`Seen`]; [`queues`] reads how many bytes lie
+//! unread and unsent in the kernel. *Steered*: [`SplitWrites`] sends head and body in two `writev(2)` calls,
+//! [`ReadOn`] goes on reading after a failed write, [`HeadGate`] stops reading after the head, [`Stall`] sets
+//! the time limits, and [`close`] holds the ways to close. [`accept`] takes connections until told to stop.
+
+pub mod accept;
+pub mod close;
+mod gate;
+mod gather;
+mod head_end;
+pub mod queues;
+mod read_on;
+mod seen;
+mod sensor;
+mod split;
+mod stall;
+
+pub use gate::{HeadGate, Reads};
+pub use gather::{GATHER_BYTES, Gather};
+pub use head_end::HeadEnd;
+pub use read_on::{OnWriteError, ReadOn};
+pub use seen::{Call, Failure, Phase, Seen};
+pub use sensor::Sensor;
+pub use split::SplitWrites;
+pub use stall::Stall;

@@ -1,0 +1,263 @@
+use std::fmt;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// The system call that failed, as strace names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Call {
+    /// `recv(2)`
+    Recv,
+    /// `writev(2)`
+    Writev,
+    /// `getsockopt(2)` with `SO_ERROR`: an error that waited in the socket while nobody read or wrote.
+    SoError,
+}
+
+impl fmt::Display for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Call::Recv => "recv()",
+            Call::Writev => "writev()",
+            Call::SoError => "getsockopt(SO_ERROR)",
+        })
+    }
+}
+
+/// How far an exchange on a connection had come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// The request's head was not out yet.
+    SendingHead,
+    /// The head was out, the body not.
+    SendingBody,
+    /// The request was out, no byte of an answer had come.
+    Waiting,
+    /// Some of the answer's head had come.
+    ReadingHead,
+    /// The answer's head had come, its body not wholly.
+    ReadingBody,
+    /// The whole answer had come.
+    AfterResponse,
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Phase::SendingHead => "sending-head",
+            Phase::SendingBody => "sending-body",
+            Phase::Waiting => "waiting",
+            Phase::ReadingHead => "reading-head",
+            Phase::ReadingBody => "reading-body",
+            Phase::AfterResponse => "after-response",
+        })
+    }
+}
+
+/// A system call that failed on a connection: which, with what error, and when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Failure {
+    /// The call that failed.
+    pub call: Call,
+    /// The error number (`errno`); 0 if the error did not come from the kernel.
+    pub errno: i32,
+    /// How far the exchange had come.
+    pub phase: Phase,
+}
+
+impl Failure {
+    /// Whether the error means that a RST came: `ECONNRESET`, or `EPIPE` where a FIN had come before
+    /// the RST (`tcp_reset`: the error depends on the socket's state).
+    pub fn is_reset(&self) -> bool {
+        matches!(
+            io::Error::from_raw_os_error(self.errno).kind(),
+            io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
+        )
+    }
+}
+
+/// As nginx logs it: `recv() failed (104: Connection reset by peer)`.
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = io::Error::from_raw_os_error(self.errno).to_string();
+        let text = text.split(" (os error").next().unwrap_or_default();
+        write!(f, "{} failed ({}: {text})", self.call, self.errno)
+    }
+}
+
+/// A shared account of one connection as its client side sees it.
+///
+/// [`Sensor`](crate::Sensor) writes down what the system calls did; whoever knows HTTP adds how far request
+/// and response have come. Cloning shares the account.
+#[derive(Debug, Clone, Default)]
+pub struct Seen(Arc<Mutex<Account>>);
+
+#[derive(Debug, Default)]
+struct Account {
+    written_bytes: u64,
+    read_bytes: u64,
+    head_written: bool,
+    request_whole: bool,
+    response_head: bool,
+    response_whole: bool,
+    fin: bool,
+    failure: Option<Failure>,
+}
+
+impl Seen {
+    fn account(&self) -> MutexGuard<'_, Account> {
+        // No code panics while it holds the lock; an account is still true if one did.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn wrote(&self, bytes: usize) {
+        self.account().written_bytes += bytes as u64;
+    }
+
+    pub(crate) fn read(&self, bytes: usize) {
+        let mut account = self.account();
+        account.read_bytes += bytes as u64;
+        account.fin |= bytes == 0;
+    }
+
+    /// Notes a failed call; the first one stays.
+    pub fn failed(&self, call: Call, error: &io::Error) {
+        let mut account = self.account();
+        let phase = account.phase(call);
+        account.failure.get_or_insert(Failure {
+            call,
+            errno: error.raw_os_error().unwrap_or(0),
+            phase,
+        });
+    }
+
+    /// The request's head is out.
+    pub fn head_written(&self) {
+        self.account().head_written = true;
+    }
+
+    /// The request has no more bytes to give.
+    pub fn request_whole(&self) {
+        self.account().request_whole = true;
+    }
+
+    /// The head of the final response was read.
+    pub fn response_head(&self) {
+        self.account().response_head = true;
+    }
+
+    /// The response was read to its end.
+    pub fn response_whole(&self) {
+        self.account().response_whole = true;
+    }
+
+    /// Whether the peer is the one to act: the request is out, or an answer has begun.
+    pub fn awaits_peer(&self) -> bool {
+        let account = self.account();
+        account.request_whole || account.read_bytes > 0
+    }
+
+    /// The first call that failed.
+    pub fn failure(&self) -> Option<Failure> {
+        self.account().failure
+    }
+
+    /// The first failure, if it says that a RST came.
+    pub fn reset(&self) -> Option<Failure> {
+        self.failure().filter(Failure::is_reset)
+    }
+
+    /// Whether the end of the stream was read: a FIN came, or the error of a RST was used up by a write.
+    pub fn eof(&self) -> bool {
+        self.account().fin
+    }
+
+    /// Bytes the kernel took from us.
+    pub fn written_bytes(&self) -> u64 {
+        self.account().written_bytes
+    }
+
+    /// Bytes read from the socket, heads included.
+    pub fn read_bytes(&self) -> u64 {
+        self.account().read_bytes
+    }
+
+    /// How far the exchange has come, from the reader's side.
+    pub fn phase(&self) -> Phase {
+        self.account().phase(Call::Recv)
+    }
+}
+
+impl Account {
+    fn phase(&self, call: Call) -> Phase {
+        if self.response_whole {
+            return Phase::AfterResponse;
+        }
+        let sending = !self.head_written || !self.request_whole;
+        match call {
+            Call::Writev if self.head_written => Phase::SendingBody,
+            Call::Writev => Phase::SendingHead,
+            Call::Recv | Call::SoError if self.response_head => Phase::ReadingBody,
+            Call::Recv | Call::SoError if self.read_bytes > 0 => Phase::ReadingHead,
+            Call::Recv | Call::SoError if sending && self.head_written => Phase::SendingBody,
+            Call::Recv | Call::SoError if sending => Phase::SendingHead,
+            Call::Recv | Call::SoError => Phase::Waiting,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reset() -> io::Error {
+        io::Error::from_raw_os_error(104)
+    }
+
+    #[test]
+    fn reads_as_nginx_logs_it() {
+        let seen = Seen::default();
+        seen.failed(Call::Recv, &reset());
+        assert_eq!(
+            seen.failure().unwrap().to_string(),
+            "recv() failed (104: Connection reset by peer)"
+        );
+        let seen = Seen::default();
+        seen.failed(Call::Writev, &io::Error::from_raw_os_error(32));
+        assert_eq!(
+            seen.reset().unwrap().to_string(),
+            "writev() failed (32: Broken pipe)"
+        );
+    }
+
+    #[test]
+    fn the_phase_is_the_one_of_the_failure() {
+        let at = |steps: &[fn(&Seen)], call| {
+            let seen = Seen::default();
+            steps.iter().for_each(|step| step(&seen));
+            seen.failed(call, &reset());
+            // What comes later does not move it.
+            seen.response_whole();
+            seen.failure().unwrap().phase
+        };
+        assert_eq!(at(&[], Call::Writev), Phase::SendingHead);
+        assert_eq!(at(&[Seen::head_written], Call::Writev), Phase::SendingBody);
+        assert_eq!(at(&[Seen::head_written], Call::Recv), Phase::SendingBody);
+        assert_eq!(
+            at(&[Seen::head_written, Seen::request_whole], Call::Recv),
+            Phase::Waiting
+        );
+        assert_eq!(at(&[|seen| seen.read(9)], Call::Recv), Phase::ReadingHead);
+        assert_eq!(at(&[Seen::response_head], Call::Recv), Phase::ReadingBody);
+        assert_eq!(
+            at(&[Seen::response_whole], Call::SoError),
+            Phase::AfterResponse
+        );
+    }
+
+    #[test]
+    fn a_refusal_is_no_reset() {
+        let seen = Seen::default();
+        seen.failed(Call::Recv, &io::Error::from_raw_os_error(110));
+        assert!(seen.reset().is_none());
+    }
+}
