@@ -1,1 +1,60 @@
+//! rstlab-proxy: the nginx of the story.
+//!
+//! Forwards each request over a fresh upstream connection, head and body in two writes, and tells every reset
+//! it meets there: when, how much was lost, and whether it did any harm.
+//!
+//! The way of a request: [`run`] accepts; `client` serves the connection with hyper and ends it in stages;
+//! `forward` turns a request into an exchange; `upstream` makes the connection, drives it and watches it to
+//! its end; `relay` hands the response on and never lets a cut one look whole; `report` counts and logs.
 
+mod client;
+mod client_io;
+mod config;
+mod forward;
+mod framing;
+mod headers;
+mod outgoing;
+mod relay;
+mod report;
+mod trouble;
+mod upstream;
+
+use std::io;
+use std::sync::Arc;
+
+use rstlab_wire::accept;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub use config::{Args, Config, Writes};
+pub use report::{Stats, Summary};
+
+/// Serves `listener` until `stop` is cancelled, then finishes what runs, ten seconds at most.
+///
+/// Counts into `stats`, which may be read at any time, and logs the summary at the end.
+///
+/// # Errors
+/// The listener fails for good.
+pub async fn run(
+    listener: TcpListener,
+    config: Config,
+    stats: Arc<Stats>,
+    stop: CancellationToken,
+) -> io::Result<()> {
+    // A client, its upstream connection, and one that is watched after its response.
+    let capacity = accept::capacity(3);
+    let tasks = TaskTracker::new();
+    let shared = Arc::new(upstream::Shared::new(
+        config,
+        Arc::clone(&stats),
+        tasks.clone(),
+        capacity,
+    ));
+    let served = accept::serve(listener, capacity, stop.clone(), tasks, |stream, peer| {
+        client::connection(stream, peer, Arc::clone(&shared), stop.clone())
+    })
+    .await;
+    stats.summary().log();
+    served
+}

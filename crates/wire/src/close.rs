@@ -93,6 +93,18 @@ pub async fn close(mut stream: TcpStream, policy: Policy) -> Closed {
     }
 }
 
+/// Ends a connection with a RST once the peer has acknowledged every byte, or after `limit`.
+///
+/// For a response that is cut and has no length: a FIN would tell the peer that it is whole.
+pub async fn abort_when_sent(stream: TcpStream, limit: Duration) {
+    let deadline = Instant::now() + limit;
+    // The kernel has no event for an empty send queue.
+    while Instant::now() < deadline && queues::unsent(&stream).is_ok_and(|bytes| bytes > 0) {
+        sleep(Duration::from_millis(5)).await;
+    }
+    abort(stream);
+}
+
 /// Ends a connection with a RST: whatever is unsent is lost, and the peer can't take it for a clean end.
 pub fn abort(stream: TcpStream) {
     // As above.

@@ -130,6 +130,18 @@ impl Seen {
         });
     }
 
+    /// The next request on the same connection begins: bytes and phase start anew.
+    ///
+    /// The end of the stream and the first failure stay: they are the connection's.
+    pub fn next_request(&self) {
+        let mut account = self.account();
+        *account = Account {
+            fin: account.fin,
+            failure: account.failure,
+            ..Account::default()
+        };
+    }
+
     /// The request's head is out.
     pub fn head_written(&self) {
         self.account().head_written = true;
@@ -148,6 +160,11 @@ impl Seen {
     /// The response was read to its end.
     pub fn response_whole(&self) {
         self.account().response_whole = true;
+    }
+
+    /// Whether the request has no more bytes to give.
+    pub fn is_request_whole(&self) -> bool {
+        self.account().request_whole
     }
 
     /// Whether the peer is the one to act: the request is out, or an answer has begun.
@@ -252,6 +269,21 @@ mod tests {
             at(&[Seen::response_whole], Call::SoError),
             Phase::AfterResponse
         );
+    }
+
+    #[test]
+    fn the_next_request_starts_anew_on_the_same_connection() {
+        let seen = Seen::default();
+        seen.wrote(5);
+        seen.read(9);
+        seen.response_whole();
+        assert_eq!(seen.phase(), Phase::AfterResponse);
+        seen.next_request();
+        assert_eq!(seen.phase(), Phase::SendingHead);
+        assert_eq!((seen.written_bytes(), seen.read_bytes()), (0, 0));
+        seen.failed(Call::Recv, &reset());
+        seen.next_request();
+        assert!(seen.reset().is_some());
     }
 
     #[test]

@@ -20,6 +20,7 @@ const MAX_SLICES: usize = 64;
 pub struct SplitWrites<T> {
     io: T,
     seen: Seen,
+    split: bool,
     gap: Duration,
     at: At,
     // Boxed because hyper wants its connection `Unpin`.
@@ -40,9 +41,18 @@ impl<T> SplitWrites<T> {
         Self {
             io,
             seen,
+            split: true,
             gap,
             at: At::Head(HeadEnd::default()),
             pause: None,
+        }
+    }
+
+    /// The same without the split: a write may carry the head and some of the body.
+    pub fn off(io: T, seen: Seen) -> Self {
+        Self {
+            split: false,
+            ..Self::new(io, seen, Duration::ZERO)
         }
     }
 
@@ -84,17 +94,20 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for SplitWrites<T> {
             return Pin::new(&mut this.io).poll_write_vectored(cx, bufs);
         };
 
-        let mut slices = [IoSlice::new(&[]); MAX_SLICES];
-        let (used, offered, whole) = up_to_head_end(*head_end, bufs, &mut slices);
-        let written = ready!(Pin::new(&mut this.io).poll_write_vectored(cx, &slices[..used]))?;
-        if whole && written == offered {
+        let io = Pin::new(&mut this.io);
+        let written = ready!(if this.split {
+            let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+            let used = up_to_head_end(*head_end, bufs, &mut slices);
+            io.poll_write_vectored(cx, &slices[..used])
+        } else {
+            io.poll_write_vectored(cx, bufs)
+        })?;
+        if ends_head(head_end, bufs, written) {
             this.at = At::Body;
             this.seen.head_written();
             if !this.gap.is_zero() {
                 this.pause = Some(Box::pin(sleep(this.gap)));
             }
-        } else {
-            advance(head_end, bufs, written);
         }
         Poll::Ready(Ok(written))
     }
@@ -120,35 +133,34 @@ fn poll_pause(pause: &mut Option<Pin<Box<Sleep>>>, cx: &mut Context<'_>) -> Poll
     Poll::Ready(())
 }
 
-/// Fills `out` with the part of `bufs` that belongs to the head.
-/// Returns the slices used, their bytes, and whether the head's end is among them.
+/// Fills `out` with the part of `bufs` that belongs to the head; returns how many slices that took.
 fn up_to_head_end<'a>(
     mut head_end: HeadEnd,
     bufs: &'a [IoSlice<'_>],
     out: &mut [IoSlice<'a>; MAX_SLICES],
-) -> (usize, usize, bool) {
-    let mut bytes = 0;
+) -> usize {
     let mut used = 0;
     for (slot, buf) in out.iter_mut().zip(bufs) {
         let end = head_end.feed(buf);
-        let part = &buf[..end.unwrap_or(buf.len())];
-        *slot = IoSlice::new(part);
-        bytes += part.len();
+        *slot = IoSlice::new(&buf[..end.unwrap_or(buf.len())]);
         used += 1;
         if end.is_some() {
-            return (used, bytes, true);
+            break;
         }
     }
-    (used, bytes, false)
+    used
 }
 
-/// Moves past the bytes the kernel took.
-fn advance(head_end: &mut HeadEnd, bufs: &[IoSlice<'_>], mut written: usize) {
+/// Goes over the bytes the kernel took; returns whether the head's end was among them.
+fn ends_head(head_end: &mut HeadEnd, bufs: &[IoSlice<'_>], mut written: usize) -> bool {
     for buf in bufs {
         let part = &buf[..written.min(buf.len())];
-        head_end.feed(part);
+        if head_end.feed(part).is_some() {
+            return true;
+        }
         written -= part.len();
     }
+    false
 }
 
 #[cfg(test)]
@@ -220,6 +232,15 @@ mod tests {
         assert_eq!(calls[0].0, HEAD);
         assert_eq!(calls[1].0, b"body");
         assert!(calls[1].1.unwrap() - calls[0].1.unwrap() >= gap);
+    }
+
+    #[tokio::test]
+    async fn without_the_split_one_write_carries_both() {
+        let seen = Seen::default();
+        let mut joined = SplitWrites::off(Writes::default(), seen.clone());
+        write_all(&mut joined, &[HEAD, b"body"]).await;
+        assert_eq!(joined.into_inner().calls.len(), 1);
+        assert_eq!(seen.phase(), crate::Phase::SendingBody);
     }
 
     proptest! {

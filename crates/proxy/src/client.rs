@@ -1,0 +1,137 @@
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{CONNECTION, HeaderValue};
+use http::{Response, StatusCode};
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use rstlab_wire::{Seen, Stall, close};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+use tower::ServiceBuilder;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::limit::RequestBodyLimitLayer;
+
+use crate::client_io::{ClientIo, Link};
+use crate::forward;
+use crate::framing::MAX_HEAD_BYTES;
+use crate::trouble::chain;
+use crate::upstream::Shared;
+
+/// How long a client may take no byte of a response.
+const SEND_LIMIT: Duration = Duration::from_secs(60);
+
+/// The staged close after the last response: read on until the client closes, or for this long (RFC 9112 §9.6).
+const LINGER: close::Bounds = close::Bounds {
+    time: Duration::from_secs(5),
+    bytes: None,
+};
+
+/// How long a connection made before the order to stop may take to send its first request.
+const FIRST_REQUEST: Duration = Duration::from_millis(500);
+
+/// Serves one client until it leaves, the last response is out, or a limit is reached; then ends in stages.
+pub(crate) async fn connection(
+    stream: TcpStream,
+    peer: SocketAddr,
+    shared: Arc<Shared>,
+    stop: CancellationToken,
+) {
+    // Fails only on a connection that is gone; the next read tells.
+    let _ = stream.set_nodelay(true);
+    let link = Arc::new(Link::new(peer));
+    let head_limit = shared.config.client_head_timeout;
+    let service = ServiceBuilder::new()
+        .layer(CatchPanicLayer::new())
+        .map_request({
+            let link = Arc::clone(&link);
+            move |request| {
+                link.request();
+                request
+            }
+        })
+        .map_response({
+            let link = Arc::clone(&link);
+            move |response| last_response(&link, response)
+        })
+        .layer(RequestBodyLimitLayer::new(
+            shared.config.max_body.map_or(usize::MAX, |bytes| {
+                usize::try_from(bytes).unwrap_or(usize::MAX)
+            }),
+        ))
+        .service_fn({
+            let link = Arc::clone(&link);
+            move |request| forward::forward(request, Arc::clone(&shared), Arc::clone(&link))
+        });
+    let io = Stall::new(stream, Seen::default(), None, Some(SEND_LIMIT));
+    let mut connection = http1::Builder::new()
+        // A client may half-close after its request and still wants the response.
+        .half_close(true)
+        .max_header_size(MAX_HEAD_BYTES)
+        .timer(TokioTimer::new())
+        .header_read_timeout(head_limit)
+        .serve_connection(
+            TokioIo::new(ClientIo::new(io, Arc::clone(&link))),
+            TowerToHyperService::new(service),
+        );
+
+    let mut stopped_at = None;
+    let result = loop {
+        tokio::select! {
+            biased;
+            result = std::future::poll_fn(|cx| Pin::new(&mut connection).poll(cx)) => break result,
+            () = stop.cancelled(), if stopped_at.is_none() => {
+                stopped_at = Some(Instant::now());
+                link.stop();
+                if link.requests() > 0 {
+                    Pin::new(&mut connection).graceful_shutdown();
+                }
+            }
+            () = sleep_until(stopped_at.unwrap_or_else(Instant::now) + FIRST_REQUEST),
+                if stopped_at.is_some() && link.requests() == 0 =>
+            {
+                // Counts as a request only to end this wait.
+                link.request();
+                Pin::new(&mut connection).graceful_shutdown();
+            }
+        }
+    };
+
+    let parts = connection.into_parts();
+    let mut stream = parts.io.into_inner().into_inner();
+    if let Err(error) = result {
+        tracing::debug!(client = %peer, error = %chain(&error), "client connection ended");
+        let idle = parts.read_buf.is_empty() && link.requests() > 0;
+        if error.is_timeout() && !idle {
+            request_timeout(&mut stream).await;
+        }
+    }
+    if link.ends_with_reset() {
+        close::abort_when_sent(stream, LINGER.time).await;
+    } else {
+        close::close(stream, close::Policy::Linger(LINGER)).await;
+    }
+}
+
+/// Tells the client where a response is the connection's last one.
+fn last_response<B>(link: &Link, mut response: Response<B>) -> Response<B> {
+    // The body of a request that is too large is not read to its end.
+    if link.is_stopping() || response.status() == StatusCode::PAYLOAD_TOO_LARGE {
+        response
+            .headers_mut()
+            .insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+/// hyper ends a connection whose head takes too long without a word.
+async fn request_timeout(stream: &mut TcpStream) {
+    const ANSWER: &[u8] = b"HTTP/1.1 408 Request Timeout\r\n\
+        Connection: close\r\nContent-Length: 0\r\n\r\n";
+    // A client that is gone, or takes nothing, does not get it.
+    let _ = timeout(LINGER.time, stream.write_all(ANSWER)).await;
+}

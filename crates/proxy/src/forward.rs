@@ -1,0 +1,154 @@
+use std::convert::Infallible;
+use std::error::Error;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use http::header::{CONNECTION, CONTENT_TYPE, HeaderValue};
+use http::{Request, Response, StatusCode};
+use http_body::Body;
+use http_body_util::{Either, Full};
+use rstlab_wire::Seen;
+use tokio::sync::oneshot;
+
+use crate::client_io::Link;
+use crate::config::Writes;
+use crate::headers::{self, Refused};
+use crate::outgoing::Outgoing;
+use crate::relay::Relay;
+use crate::report::{Exchange, Outcome};
+use crate::trouble::{Trouble, chain};
+use crate::upstream::{self, Shared};
+
+type ProxyBody = Either<Relay, Full<Bytes>>;
+
+/// Forwards one request, and answers with the upstream's response or with the reason why there is none.
+pub(crate) async fn forward<B>(
+    request: Request<B>,
+    shared: Arc<Shared>,
+    link: Arc<Link>,
+) -> Result<Response<ProxyBody>, Infallible>
+where
+    B: Body<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    let (mut head, body) = request.into_parts();
+    let version = head.version;
+    let config = &shared.config;
+    if let Err(refused) = headers::forward_request(&mut head, link.peer.ip(), &config.upstream) {
+        return Ok(refusal(refused));
+    }
+
+    let exchange = Arc::new(Exchange {
+        request: shared.stats.request(),
+        method: head.method.clone(),
+        path: head.uri.path().to_owned(),
+        upstream: config.upstream.clone(),
+        seen: Seen::default(),
+        upstream_bytes: AtomicU64::new(0),
+        expected_bytes: OnceLock::new(),
+    });
+    let has_body = !body.is_end_stream();
+    let mut body = Outgoing::new(body, exchange.seen.clone(), config.client_body_timeout);
+    if config.writes == Writes::Joined
+        && has_body
+        && let Err(error) = body.gathered().await
+    {
+        return Ok(answer(Trouble::of(&error)));
+    }
+
+    let stream = match upstream::connect(config).await {
+        Ok(stream) => stream,
+        Err(error) => {
+            let trouble = match error.kind() {
+                std::io::ErrorKind::TimedOut => Trouble::TimedOut,
+                _ => Trouble::Unreachable,
+            };
+            exchange.not_connected(&error, trouble, &shared.stats);
+            return Ok(answer(trouble));
+        }
+    };
+
+    let (outcome, told) = oneshot::channel();
+    let response = async {
+        let mut sender =
+            upstream::start(stream, has_body, Arc::clone(&exchange), shared, told).await?;
+        sender.send_request(Request::from_parts(head, body)).await
+    };
+    Ok(match response.await {
+        Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+            // Nobody asked for it: Upgrade is not forwarded.
+            fail(Trouble::Malformed, outcome)
+        }
+        Ok(response) => {
+            exchange.seen.response_head();
+            let early = !exchange.seen.is_request_whole();
+            let mut response = response
+                .map(|body| Either::Left(Relay::new(body, version, exchange, link, outcome)));
+            headers::remove_hop_by_hop(response.headers_mut());
+            if early {
+                // The rest of the request will not be read as one (RFC 9112 §9.3, §9.6).
+                response
+                    .headers_mut()
+                    .insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            response
+        }
+        Err(error) => {
+            tracing::debug!(request = exchange.request, error = %chain(&error), "no response");
+            fail(Trouble::of(&error), outcome)
+        }
+    })
+}
+
+/// Tells the driver that no response will come, and the client why.
+fn fail(trouble: Trouble, outcome: oneshot::Sender<Outcome>) -> Response<ProxyBody> {
+    let ended = match trouble {
+        Trouble::Client(_) => Outcome::Client,
+        trouble => Outcome::NoResponse(trouble),
+    };
+    // The driver waits for it; if it is gone, so is the proxy.
+    let _ = outcome.send(ended);
+    answer(trouble)
+}
+
+/// An answer of the proxy's own. It is the last on its connection: some of the request may be unread.
+fn answer(trouble: Trouble) -> Response<ProxyBody> {
+    closing(text_response(trouble.status(), trouble.text()))
+}
+
+fn refusal(refused: Refused) -> Response<ProxyBody> {
+    match refused {
+        Refused::Malformed => closing(text_response(
+            StatusCode::BAD_REQUEST,
+            "the request needs one Host field and a path",
+        )),
+        Refused::NotImplemented => closing(text_response(
+            StatusCode::NOT_IMPLEMENTED,
+            "this method or transfer coding is not forwarded",
+        )),
+        Refused::ForTheProxy => {
+            let mut response = Response::new(Either::Right(Full::default()));
+            *response.status_mut() = StatusCode::NO_CONTENT;
+            response
+        }
+    }
+}
+
+fn text_response(status: StatusCode, text: &'static str) -> Response<ProxyBody> {
+    let body = Bytes::from(format!("{status}: {text}\n"));
+    let mut response = Response::new(Either::Right(Full::new(body)));
+    *response.status_mut() = status;
+    response.headers_mut().insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
+    response
+}
+
+fn closing<B>(mut response: Response<B>) -> Response<B> {
+    response
+        .headers_mut()
+        .insert(CONNECTION, HeaderValue::from_static("close"));
+    response
+}

@@ -1,0 +1,47 @@
+//! The program `rstlab-proxy`.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Parser as _;
+use rstlab_cli::{EXIT_USAGE, check_health, init_log, listen, stop_on_signals};
+use rstlab_proxy::{Args, Config, Stats, run};
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let (config, log) = match args.config() {
+        Ok(settings) => settings,
+        Err(bad) => {
+            eprintln!("rstlab-proxy: {bad}");
+            return ExitCode::from(EXIT_USAGE);
+        }
+    };
+    let result = if args.is_health_check() {
+        check_health(&config.listen)
+    } else {
+        init_log(log);
+        serve(config)
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("rstlab-proxy: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[tokio::main]
+async fn serve(config: Config) -> anyhow::Result<()> {
+    let stop = stop_on_signals()?;
+    let listener = listen("PROXY_LISTEN", &config.listen).await?;
+    tracing::info!(
+        address = %listener.local_addr()?,
+        upstream = config.upstream,
+        writes = %config.writes,
+        gap = ?config.gap(),
+        "listening"
+    );
+    run(listener, config, Arc::new(Stats::default()), stop).await?;
+    Ok(())
+}

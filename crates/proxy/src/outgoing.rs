@@ -1,0 +1,140 @@
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use rstlab_wire::{Gather, Seen};
+use tokio::time::{Sleep, sleep};
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// The client's body did not come as it should; not the upstream's fault.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ClientBodyError {
+    /// The client sent nothing for too long.
+    #[error("the client sent no body byte for {0:?}")]
+    TimedOut(Duration),
+    /// Too large, malformed, or cut.
+    #[error("the client's body failed")]
+    Failed(#[source] BoxError),
+}
+
+/// A client's request body on its way to the upstream: its first 64 KiB are one piece, waiting for the client
+/// is limited, and its end is noted.
+///
+/// The time limit is here and not in a tower layer because `tower_http`'s `TimeoutBody` hides the body's
+/// length and end, and a request without a body would go out as chunked.
+#[derive(Debug)]
+pub(crate) struct Outgoing<B> {
+    body: Pin<Box<Gather<B>>>,
+    seen: Seen,
+    limit: Duration,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl<B> Outgoing<B>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    pub(crate) fn new(body: B, seen: Seen, limit: Duration) -> Self {
+        if body.is_end_stream() {
+            seen.request_whole();
+        }
+        Self {
+            body: Box::pin(Gather::new(body)),
+            seen,
+            limit,
+            timer: None,
+        }
+    }
+
+    /// Waits for the body's first piece, without giving it out.
+    pub(crate) async fn gathered(&mut self) -> Result<(), ClientBodyError> {
+        std::future::poll_fn(|cx| {
+            let gathered = self.body.as_mut().poll_gathered(cx);
+            self.limited(cx, gathered)
+        })
+        .await
+    }
+
+    fn limited<T, E: Into<BoxError>>(
+        &mut self,
+        cx: &mut Context<'_>,
+        poll: Poll<Result<T, E>>,
+    ) -> Poll<Result<T, ClientBodyError>> {
+        if let Poll::Ready(result) = poll {
+            self.timer = None;
+            return Poll::Ready(result.map_err(|error| ClientBodyError::Failed(error.into())));
+        }
+        let limit = self.limit;
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(limit)));
+        ready!(timer.as_mut().poll(cx));
+        Poll::Ready(Err(ClientBodyError::TimedOut(limit)))
+    }
+}
+
+impl<B> Body for Outgoing<B>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    type Data = Bytes;
+    type Error = ClientBodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, ClientBodyError>>> {
+        let frame = self.body.as_mut().poll_frame(cx).map(Option::transpose);
+        let frame = ready!(self.limited(cx, frame)).transpose();
+        if frame.is_none() || self.body.is_end_stream() {
+            self.seen.request_whole();
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body_util::{BodyExt, Empty, Full, StreamBody};
+    use std::convert::Infallible;
+    use tokio::time::Instant;
+
+    const LIMIT: Duration = Duration::from_secs(60);
+
+    #[tokio::test]
+    async fn the_end_is_noted_with_the_last_piece() {
+        let seen = Seen::default();
+        let mut body = Outgoing::new(Full::new(Bytes::from("abc")), seen.clone(), LIMIT);
+        assert!(!seen.is_request_whole());
+        body.gathered().await.unwrap();
+        assert!(!seen.is_request_whole());
+        body.frame().await.unwrap().unwrap();
+        assert!(seen.is_request_whole());
+
+        let seen = Seen::default();
+        Outgoing::new(Empty::<Bytes>::new(), seen.clone(), LIMIT);
+        assert!(seen.is_request_whole());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_stops_is_not_waited_for() {
+        let silent = futures_util::stream::pending::<Result<Frame<Bytes>, Infallible>>();
+        let mut body = Outgoing::new(StreamBody::new(silent), Seen::default(), LIMIT);
+        let start = Instant::now();
+        let error = body.frame().await.unwrap().unwrap_err();
+        assert!(matches!(error, ClientBodyError::TimedOut(_)));
+        assert_eq!(start.elapsed().as_secs(), LIMIT.as_secs());
+    }
+}

@@ -1,0 +1,131 @@
+use std::error::Error;
+use std::io;
+
+use http::StatusCode;
+use http_body_util::LengthLimitError;
+
+use crate::outgoing::ClientBodyError;
+
+/// Why an exchange brought no response, or not all of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Trouble {
+    /// No connection to the upstream.
+    Unreachable,
+    /// A time limit towards the upstream passed.
+    TimedOut,
+    /// The upstream reset the connection.
+    Reset,
+    /// The upstream closed the connection too early.
+    Closed,
+    /// What the upstream sent is not HTTP/1.1.
+    Malformed,
+    /// The client's body was not what it should be; the answer says how.
+    Client(StatusCode),
+}
+
+impl Trouble {
+    /// Finds the first cause: walks the error's sources down to what hyper met on the wire.
+    pub(crate) fn of(error: &(dyn Error + 'static)) -> Self {
+        for error in causes(error) {
+            if let Some(client) = error.downcast_ref::<ClientBodyError>() {
+                return Self::of_client_body(client);
+            }
+            if let Some(io) = error.downcast_ref::<io::Error>() {
+                return Self::of_io(io);
+            }
+            if let Some(hyper) = error.downcast_ref::<hyper::Error>() {
+                if hyper.is_parse() {
+                    return Trouble::Malformed;
+                }
+                if hyper.is_incomplete_message() {
+                    return Trouble::Closed;
+                }
+            }
+        }
+        // A connection that hyper ended without saying why.
+        Trouble::Closed
+    }
+
+    fn of_io(error: &io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::TimedOut => Trouble::TimedOut,
+            io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => Trouble::Reset,
+            // hyper's decoder: a chunk that is none.
+            io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput => Trouble::Malformed,
+            _ => Trouble::Closed,
+        }
+    }
+
+    fn of_client_body(error: &ClientBodyError) -> Self {
+        Trouble::Client(match error {
+            ClientBodyError::TimedOut(_) => StatusCode::REQUEST_TIMEOUT,
+            ClientBodyError::Failed(_)
+                if causes(error).any(<dyn Error>::is::<LengthLimitError>) =>
+            {
+                StatusCode::PAYLOAD_TOO_LARGE
+            }
+            // Malformed, or the client is gone and does not get the answer anyway.
+            ClientBodyError::Failed(_) => StatusCode::BAD_REQUEST,
+        })
+    }
+
+    /// The answer for a client that has got no response yet.
+    pub(crate) fn status(self) -> StatusCode {
+        match self {
+            Trouble::Unreachable | Trouble::Reset | Trouble::Closed | Trouble::Malformed => {
+                StatusCode::BAD_GATEWAY
+            }
+            Trouble::TimedOut => StatusCode::GATEWAY_TIMEOUT,
+            Trouble::Client(status) => status,
+        }
+    }
+
+    /// One line for the answer's body and the log.
+    pub(crate) fn text(self) -> &'static str {
+        match self {
+            Trouble::Unreachable => "the upstream cannot be reached",
+            Trouble::TimedOut => "the upstream took too long",
+            Trouble::Reset => "the upstream reset the connection",
+            Trouble::Closed => "the upstream closed the connection too early",
+            Trouble::Malformed => "the upstream's response is malformed",
+            Trouble::Client(StatusCode::REQUEST_TIMEOUT) => "the request's body took too long",
+            Trouble::Client(StatusCode::PAYLOAD_TOO_LARGE) => "the request's body is too large",
+            Trouble::Client(_) => "the request's body is malformed",
+        }
+    }
+}
+
+/// An error and its sources, outermost first.
+fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |error: &&'a (dyn Error + 'static)| {
+        (*error).source()
+    })
+}
+
+/// An error with its sources, in one line.
+pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
+    let texts: Vec<String> = causes(error).map(ToString::to_string).collect();
+    texts.join(": ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn the_first_cause_decides() {
+        let io = |kind: io::ErrorKind| Trouble::of(&io::Error::from(kind));
+        assert_eq!(io(io::ErrorKind::TimedOut).status(), 504);
+        assert_eq!(io(io::ErrorKind::ConnectionReset), Trouble::Reset);
+        assert_eq!(io(io::ErrorKind::BrokenPipe), Trouble::Reset);
+        assert_eq!(io(io::ErrorKind::UnexpectedEof), Trouble::Closed);
+        assert_eq!(io(io::ErrorKind::InvalidInput), Trouble::Malformed);
+
+        let client = |error: ClientBodyError| Trouble::of(&error).status();
+        assert_eq!(client(ClientBodyError::TimedOut(Duration::ZERO)), 408);
+        // A client that resets is not an upstream that resets.
+        let reset = io::Error::from(io::ErrorKind::ConnectionReset);
+        assert_eq!(client(ClientBodyError::Failed(reset.into())), 400);
+    }
+}
