@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_TYPE, HeaderValue};
-use http::{Request, Response, StatusCode};
+use http::{Request, Response, StatusCode, Version};
 use http_body::Body;
 use http_body_util::{Either, Full};
 use rstlab_wire::Seen;
@@ -86,6 +86,9 @@ where
             let mut response = response
                 .map(|body| Either::Left(Relay::new(body, version, exchange, link, outcome)));
             headers::remove_hop_by_hop(response.headers_mut());
+            // Ours, not the upstream's (RFC 9110 §2.5): an HTTP/1.0 upstream must not keep us from sending
+            // chunks to an HTTP/1.1 client. hyper speaks HTTP/1.0 to a client that does.
+            *response.version_mut() = Version::HTTP_11;
             if early {
                 // The rest of the request will not be read as one (RFC 9112 §9.3, §9.6).
                 response

@@ -1,0 +1,208 @@
+//! What is not HTTP/1.1, or only almost, is refused; nothing hangs.
+
+use std::time::Duration;
+
+use crate::support::{Proxy, Upstream, read_to_end};
+use rstlab_proxy::Config;
+use tokio::io::AsyncWriteExt;
+
+async fn ok_proxy() -> (Upstream, Proxy) {
+    let upstream = Upstream::answering(0, b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+    let proxy = Proxy::in_front_of(&upstream).await;
+    (upstream, proxy)
+}
+
+#[tokio::test]
+async fn malformed_requests_are_refused_and_the_connection_closed() {
+    let (_upstream, proxy) = ok_proxy().await;
+    let long = "x".repeat(16 * 1024);
+    let many = "a: b\r\n".repeat(200);
+    for (status, what, request) in [
+        (400, "no request line", "\x16\x03\x01\x02\r\n\r\n"),
+        (400, "no version", "GET /\r\nHost: x\r\n\r\n"),
+        (
+            400,
+            "a space in the name",
+            "GET / HTTP/1.1\r\nHost: x\r\nA b: c\r\n\r\n",
+        ),
+        (
+            400,
+            "obs-fold",
+            "GET / HTTP/1.1\r\nHost: x\r\nA: b\r\n c\r\n\r\n",
+        ),
+        (
+            400,
+            "bare CR in a field",
+            "GET / HTTP/1.1\r\nHost: x\r\nA: b\rc\r\n\r\n",
+        ),
+        (400, "bare CR as line end", "GET / HTTP/1.1\rHost: x\r\r"),
+        (
+            400,
+            "NUL in a field",
+            "GET / HTTP/1.1\r\nHost: x\r\nA: \0\r\n\r\n",
+        ),
+        (400, "no Host", "GET / HTTP/1.1\r\n\r\n"),
+        (
+            400,
+            "two Hosts",
+            "GET / HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n",
+        ),
+        (
+            400,
+            "two lengths",
+            "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
+        ),
+        (
+            400,
+            "a list of lengths",
+            "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1, 2\r\n\r\nab",
+        ),
+        (
+            400,
+            "a signed length",
+            "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: +1\r\n\r\na",
+        ),
+        (
+            400,
+            "length and chunks",
+            "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        ),
+        (
+            400,
+            "chunks and length",
+            "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",
+        ),
+        (
+            400,
+            "chunks in HTTP/1.0",
+            "POST / HTTP/1.0\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        ),
+        (
+            501,
+            "another coding",
+            "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+        ),
+        (501, "a tunnel", "CONNECT x:1 HTTP/1.1\r\nHost: x:1\r\n\r\n"),
+        (
+            431,
+            "a long head",
+            &format!("GET / HTTP/1.1\r\nHost: x\r\nA: {long}\r\n\r\n"),
+        ),
+        (
+            431,
+            "a long head without end",
+            &format!("GET / HTTP/1.1\r\nHost: x\r\nA: {long}"),
+        ),
+        (
+            431,
+            "many fields",
+            &format!("GET / HTTP/1.1\r\nHost: x\r\n{many}\r\n"),
+        ),
+    ] {
+        let answer = proxy.exchange(request).await;
+        assert_eq!(answer.status(), status, "{what}: {}", answer.text());
+        assert!(answer.end.is_ok(), "{what}: the answer ends with a FIN");
+    }
+    assert_eq!(
+        proxy
+            .exchange("GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            .await
+            .status(),
+        200
+    );
+}
+
+/// The head may be on its way to the upstream before the body shows what it is.
+#[tokio::test]
+async fn malformed_chunks_are_refused() {
+    let upstream = Upstream::silent().await;
+    let proxy = Proxy::in_front_of(&upstream).await;
+    for chunk in [
+        "+4\r\nbody\r\n0\r\n\r\n",
+        "-4\r\nbody\r\n0\r\n\r\n",
+        "body\r\n",
+        "4\r\nbodies\r\n0\r\n\r\n",
+        "10000000000000000\r\n",
+    ] {
+        let head = "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let answer = proxy.exchange(format!("{head}{chunk}")).await;
+        assert_eq!(answer.status(), 400, "{chunk:?}: {}", answer.text());
+    }
+    assert_eq!(
+        proxy.stop().await.no_response,
+        0,
+        "not the upstream's fault"
+    );
+}
+
+#[tokio::test]
+async fn an_ambiguous_request_is_found_behind_good_ones() {
+    let (_upstream, proxy) = ok_proxy().await;
+    let good = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+    let bad = "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 40\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
+    let answer = proxy
+        .exchange(format!("{good}{good}{bad}{good}"))
+        .await
+        .text();
+    let statuses: Vec<&str> = answer
+        .split("HTTP/1.1 ")
+        .skip(1)
+        .map(|response| &response[..3])
+        .collect();
+    assert_eq!(statuses, ["200", "200", "400"]);
+    assert_eq!(proxy.stop().await.requests, 2);
+}
+
+#[tokio::test]
+async fn clients_that_stop_in_the_middle_get_a_408() {
+    let upstream = Upstream::silent().await;
+    let proxy = Proxy::start(Config {
+        client_head_timeout: Duration::from_millis(50),
+        client_body_timeout: Duration::from_millis(50),
+        ..upstream.config()
+    })
+    .await;
+    for part in [
+        "",
+        "GET / HTT",
+        "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nhalf",
+        "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nf\r\nhalf",
+    ] {
+        let answer = proxy.exchange(part).await;
+        assert_eq!(answer.status(), 408, "{part:?}");
+        assert!(answer.text().to_lowercase().contains("connection: close"));
+    }
+    assert_eq!(proxy.stop().await.no_response, 0);
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_closed_without_a_word() {
+    let upstream = Upstream::answering(0, b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+    let proxy = Proxy::start(Config {
+        client_head_timeout: Duration::from_millis(50),
+        ..upstream.config()
+    })
+    .await;
+    let answer = proxy.exchange("GET / HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    assert!(answer.text().ends_with("ok"), "{}", answer.text());
+}
+
+#[tokio::test]
+async fn clients_that_leave_in_the_middle_do_no_harm() {
+    let (_upstream, proxy) = ok_proxy().await;
+    for part in [
+        "",
+        "GET / HT",
+        "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nhalf",
+    ] {
+        let mut client = proxy.connect().await;
+        client.write_all(part.as_bytes()).await.unwrap();
+        drop(client);
+    }
+    let mut client = proxy.connect().await;
+    client
+        .write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        .await
+        .unwrap();
+    assert_eq!(read_to_end(&mut client).await.status(), 200);
+}

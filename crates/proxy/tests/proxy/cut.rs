@@ -1,0 +1,176 @@
+//! A response that is cut reaches the client as cut, and is counted as what it is.
+
+use crate::support::{LIMIT, Proxy, Upstream, read_exactly, read_head, read_to_end, wait_unread};
+use http::header::CONTENT_LENGTH;
+use tokio::io::AsyncWriteExt;
+
+const POST: &str = "POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nbody";
+const SIZED: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\npart";
+const CHUNKED: &[u8] = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\npart\r\n";
+const UNTIL_CLOSE: &[u8] = b"HTTP/1.0 200 OK\r\n\r\npart";
+
+#[tokio::test]
+async fn by_a_reset() {
+    let upstream = Upstream::lazy(4, SIZED).await;
+    let proxy = Proxy::in_front_of(&upstream).await;
+    let answer = proxy.exchange(POST).await;
+    assert!(
+        answer
+            .text()
+            .to_lowercase()
+            .contains(&format!("{CONTENT_LENGTH}: 1000"))
+    );
+    assert_eq!(
+        answer.body(),
+        b"part",
+        "what came is handed on, nothing is added"
+    );
+    let summary = proxy.stop().await;
+    assert_eq!(
+        (summary.requests, summary.resets, summary.harmless),
+        (1, 1, 0)
+    );
+    assert_eq!((summary.truncated, summary.lost_bytes), (1, 996));
+}
+
+#[tokio::test]
+async fn by_a_fin() {
+    let upstream = Upstream::answering(4, SIZED).await;
+    let proxy = Proxy::in_front_of(&upstream).await;
+    assert_eq!(proxy.exchange(POST).await.body(), b"part");
+    let summary = proxy.stop().await;
+    assert_eq!(
+        (summary.resets, summary.truncated, summary.lost_bytes),
+        (0, 1, 996)
+    );
+}
+
+#[tokio::test]
+async fn without_the_last_chunk() {
+    for (upstream, resets) in [
+        (Upstream::lazy(4, CHUNKED).await, 1),
+        (Upstream::answering(4, CHUNKED).await, 0),
+        // Its end would look clean, were it not for the reset.
+        (Upstream::lazy(4, UNTIL_CLOSE).await, 1),
+    ] {
+        let proxy = Proxy::in_front_of(&upstream).await;
+        let answer = proxy.exchange(POST).await;
+        assert_eq!(answer.body(), b"4\r\npart\r\n", "no last chunk");
+        let summary = proxy.stop().await;
+        assert_eq!((summary.truncated, summary.resets), (1, resets));
+    }
+}
+
+/// An HTTP/1.0 client takes the end of the connection for the end of the response: it must be a RST.
+#[tokio::test]
+async fn for_a_client_that_reads_until_the_end() {
+    const OLD_POST: &str = "POST /a HTTP/1.0\r\nContent-Length: 4\r\n\r\nbody";
+    for response in [CHUNKED, UNTIL_CLOSE] {
+        let upstream = Upstream::lazy(4, response).await;
+        let proxy = Proxy::in_front_of(&upstream).await;
+        let answer = proxy.exchange(OLD_POST).await;
+        assert_eq!(answer.body(), b"part");
+        assert_eq!(answer.end.unwrap_err().raw_os_error(), Some(104));
+        assert_eq!(proxy.stop().await.truncated, 1);
+    }
+    let upstream = Upstream::answering(4, UNTIL_CLOSE).await;
+    let proxy = Proxy::in_front_of(&upstream).await;
+    let answer = proxy.exchange(OLD_POST).await;
+    assert_eq!(answer.body(), b"part");
+    answer.end.expect("a whole response ends with a FIN");
+}
+
+/// The proxy's write meets the RST first and uses up the socket's error: a read then ends cleanly.
+#[tokio::test]
+async fn with_the_error_used_up_by_a_write() {
+    let (answered, wait_answered) = tokio::sync::oneshot::channel();
+    let mut answered = Some(answered);
+    let upstream = Upstream::start(move |mut stream| {
+        let answered = answered.take().unwrap();
+        async move {
+            read_head(&mut stream).await;
+            wait_unread(&stream, 1).await;
+            stream.write_all(UNTIL_CLOSE).await.unwrap();
+            drop(stream);
+            answered.send(()).unwrap();
+        }
+    })
+    .await;
+    let proxy = Proxy::in_front_of(&upstream).await;
+    let mut client = proxy.connect().await;
+    client
+        .write_all(b"POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 200000\r\n\r\n")
+        .await
+        .unwrap();
+    client.write_all(&[b'a'; 100_000]).await.unwrap();
+    wait_answered.await.unwrap();
+    client.write_all(&[b'a'; 100_000]).await.unwrap();
+    let answer = read_to_end(&mut client).await;
+    assert_eq!(answer.body(), b"4\r\npart\r\n", "no last chunk");
+    let summary = proxy.stop().await;
+    assert_eq!((summary.resets, summary.truncated), (1, 1));
+}
+
+#[tokio::test]
+async fn before_its_head_is_a_502() {
+    let reset = Upstream::start(|mut stream| async move {
+        read_head(&mut stream).await;
+        wait_unread(&stream, 4).await;
+    })
+    .await;
+    let closed = Upstream::answering(4, b"").await;
+    let partial = Upstream::answering(4, b"HTTP/1.1 200 OK\r\nContent-").await;
+    let garbage = Upstream::answering(4, b"SSH-2.0-OpenSSH_9.2\r\n").await;
+    for (upstream, resets) in [(reset, 1), (closed, 0), (partial, 0), (garbage, 0)] {
+        let proxy = Proxy::in_front_of(&upstream).await;
+        assert_eq!(proxy.exchange(POST).await.status(), 502);
+        let summary = proxy.stop().await;
+        assert_eq!((summary.resets, summary.no_response), (resets, 1));
+    }
+}
+
+#[tokio::test]
+async fn after_its_end_does_no_harm() {
+    const WHOLE: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\npart";
+    let upstream = Upstream::lazy(4, WHOLE).await;
+    let proxy = Proxy::in_front_of(&upstream).await;
+    let mut client = proxy.connect().await;
+    client.write_all(POST.as_bytes()).await.unwrap();
+    let head = read_head(&mut client).await;
+    assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+    assert_eq!(read_exactly(&mut client, 4).await, b"part");
+    drop(client);
+    let summary = proxy.stop().await;
+    assert_eq!(
+        (summary.resets, summary.harmless, summary.truncated),
+        (1, 1, 0)
+    );
+}
+
+/// A RST that comes behind the FIN shows in no read; the socket's pending error tells.
+#[tokio::test]
+async fn a_reset_behind_the_fin_is_seen() {
+    const WHOLE: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\npart";
+    let upstream = Upstream::start(|mut stream| async move {
+        read_head(&mut stream).await;
+        stream.write_all(WHOLE).await.unwrap();
+        // Closed before the body comes: FIN now, RST when it comes.
+    })
+    .await;
+    let config = rstlab_proxy::Config {
+        writes: rstlab_proxy::Writes::Split {
+            gap: std::time::Duration::from_millis(50),
+        },
+        ..upstream.config()
+    };
+    let proxy = Proxy::start(config).await;
+    let mut client = proxy.connect().await;
+    client.write_all(POST.as_bytes()).await.unwrap();
+    tokio::time::timeout(LIMIT, read_head(&mut client))
+        .await
+        .unwrap();
+    assert_eq!(read_exactly(&mut client, 4).await, b"part");
+    drop(client);
+    let summary = proxy.stop().await;
+    assert_eq!((summary.resets, summary.harmless), (1, 1));
+}

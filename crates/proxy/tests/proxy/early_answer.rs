@@ -1,0 +1,133 @@
+//! An answer given while the client still sends is never lost on it.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+
+use crate::support::{Proxy, Upstream, read_head, wait_unread};
+use rstlab_proxy::Config;
+use rstlab_wire::OnWriteError;
+use tokio::io::AsyncWriteExt;
+
+const PIECE: &[u8] = &[b'a'; 64 * 1024];
+
+/// A client that sends all of its body before it reads a byte, write errors or not, as the simplest ones do.
+fn upload(address: SocketAddr, bytes: usize, chunked: bool) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream
+        .set_read_timeout(Some(crate::support::LIMIT))
+        .unwrap();
+    let framing = if chunked {
+        "Transfer-Encoding: chunked".to_owned()
+    } else {
+        format!("Content-Length: {bytes}")
+    };
+    write!(
+        stream,
+        "POST /big HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{framing}\r\n\r\n"
+    )
+    .unwrap();
+    let mut left = bytes;
+    while left > 0 {
+        let piece = &PIECE[..left.min(PIECE.len())];
+        if chunked {
+            write!(stream, "{:x}\r\n", piece.len()).unwrap();
+        }
+        stream.write_all(piece).expect("the proxy reads on");
+        if chunked {
+            stream.write_all(b"\r\n").unwrap();
+        }
+        left -= piece.len();
+    }
+    let mut answer = String::new();
+    stream
+        .read_to_string(&mut answer)
+        .expect("the answer and a FIN");
+    answer
+}
+
+async fn uploaded(proxy: &Proxy, bytes: usize, chunked: bool) -> String {
+    let address = proxy.address;
+    tokio::task::spawn_blocking(move || upload(address, bytes, chunked))
+        .await
+        .unwrap()
+}
+
+#[tokio::test]
+async fn the_413_survives_an_upload_of_50_mb() {
+    let upstream = Upstream::lazy(0, b"").await;
+    let proxy = Proxy::in_front_of(&upstream).await;
+    for _ in 0..5 {
+        let answer = uploaded(&proxy, 50_000_000, false).await;
+        assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+        let lower = answer.to_lowercase();
+        assert!(lower.contains("connection: close"), "{answer}");
+        let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(
+            lower.contains(&format!("content-length: {}", body.len())),
+            "{answer}"
+        );
+    }
+}
+
+/// The length is not known beforehand: the upstream gets as much as the cap allows, the client its 413.
+#[tokio::test]
+async fn and_a_chunked_one() {
+    let upstream = Upstream::silent().await;
+    let proxy = Proxy::in_front_of(&upstream).await;
+    for _ in 0..5 {
+        let answer = uploaded(&proxy, 50_000_000, true).await;
+        assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+    }
+    let summary = proxy.stop().await;
+    assert_eq!(
+        (summary.resets, summary.no_response),
+        (0, 0),
+        "not the upstream's fault"
+    );
+}
+
+/// FACTS section 6: the upstream says 401 after the head and closes over the unread body.
+async fn early_401(on_write_error: OnWriteError) -> (Upstream, Proxy) {
+    let upstream = Upstream::start(|mut stream| async move {
+        read_head(&mut stream).await;
+        wait_unread(&stream, 1).await;
+        stream
+            .write_all(b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 2\r\n\r\nno")
+            .await
+            .unwrap();
+    })
+    .await;
+    let config = Config {
+        max_body: None,
+        on_write_error,
+        ..upstream.config()
+    };
+    let proxy = Proxy::start(config).await;
+    (upstream, proxy)
+}
+
+#[tokio::test]
+async fn an_early_401_reaches_every_client_at_every_size() {
+    let (_upstream, proxy) = early_401(OnWriteError::ReadOn).await;
+    for bytes in [22, 100_000, 1_000_000, 5_000_000] {
+        for _ in 0..25 {
+            let answer = uploaded(&proxy, bytes, false).await;
+            assert!(answer.starts_with("HTTP/1.1 401 "), "{bytes}: {answer}");
+            assert!(answer.ends_with("\r\n\r\nno"), "{bytes}: {answer}");
+        }
+    }
+    let summary = proxy.stop().await;
+    assert_eq!((summary.no_response, summary.truncated), (0, 0));
+}
+
+#[tokio::test]
+async fn giving_up_as_nginx_does_loses_some() {
+    let (_upstream, proxy) = early_401(OnWriteError::GiveUp).await;
+    for _ in 0..25 {
+        let answer = uploaded(&proxy, 5_000_000, false).await;
+        let whole = answer.starts_with("HTTP/1.1 401 ");
+        assert!(whole || answer.starts_with("HTTP/1.1 502 "), "{answer}");
+    }
+    let summary = proxy.stop().await;
+    assert!(summary.no_response > 0, "{summary:?}");
+}

@@ -1,0 +1,10 @@
+//! The proxy in process, between real sockets.
+
+#![allow(clippy::unwrap_used)]
+
+mod bad_input;
+mod cut;
+mod early_answer;
+mod forwarding;
+mod shutdown;
+mod support;

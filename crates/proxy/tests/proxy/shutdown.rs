@@ -1,0 +1,62 @@
+//! The order to stop: what runs is finished, what has connected is answered.
+
+use crate::support::{Proxy, Upstream, read_exactly, read_head, read_to_end};
+use tokio::io::AsyncWriteExt;
+use tokio::sync::oneshot;
+
+const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n";
+const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+
+#[tokio::test]
+async fn a_request_in_progress_is_finished() {
+    let (asked, is_asked) = oneshot::channel();
+    let (go_on, may_go_on) = oneshot::channel();
+    let mut once = Some((asked, may_go_on));
+    let upstream = Upstream::start(move |mut stream| {
+        let (asked, may_go_on) = once.take().unwrap();
+        async move {
+            read_head(&mut stream).await;
+            asked.send(()).unwrap();
+            may_go_on.await.unwrap();
+            stream.write_all(OK).await.unwrap();
+        }
+    })
+    .await;
+    let proxy = Proxy::in_front_of(&upstream).await;
+    let mut client = proxy.connect().await;
+    client.write_all(GET).await.unwrap();
+    is_asked.await.unwrap();
+    proxy.begin_stop();
+    // Once the listener is gone the order has arrived.
+    while tokio::net::TcpStream::connect(proxy.address).await.is_ok() {}
+    go_on.send(()).unwrap();
+    let answer = read_to_end(&mut client).await;
+    assert_eq!(answer.body(), b"ok");
+    assert!(answer.text().to_lowercase().contains("connection: close"));
+    drop(client);
+    assert_eq!(proxy.stop().await.requests, 1);
+}
+
+#[tokio::test]
+async fn a_connection_that_was_made_gets_its_answer() {
+    let upstream = Upstream::answering(0, OK).await;
+    let proxy = Proxy::in_front_of(&upstream).await;
+    let mut client = proxy.connect().await;
+    proxy.begin_stop();
+    client.write_all(GET).await.unwrap();
+    assert_eq!(read_to_end(&mut client).await.body(), b"ok");
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_closed() {
+    let upstream = Upstream::answering(0, OK).await;
+    let proxy = Proxy::in_front_of(&upstream).await;
+    let mut client = proxy.connect().await;
+    client.write_all(GET).await.unwrap();
+    read_head(&mut client).await;
+    assert_eq!(read_exactly(&mut client, 2).await, b"ok");
+    proxy.begin_stop();
+    assert!(read_to_end(&mut client).await.bytes.is_empty());
+    drop(client);
+    proxy.stop().await;
+}
