@@ -21,7 +21,7 @@ pub(crate) struct Link {
     stopping: AtomicBool,
     end_with_reset: AtomicBool,
     unflushed: AtomicBool,
-    flushed: AtomicWaker,
+    flush: AtomicWaker,
 }
 
 impl Link {
@@ -32,7 +32,7 @@ impl Link {
             stopping: AtomicBool::new(false),
             end_with_reset: AtomicBool::new(false),
             unflushed: AtomicBool::new(false),
-            flushed: AtomicWaker::new(),
+            flush: AtomicWaker::new(),
         }
     }
 
@@ -71,9 +71,15 @@ impl Link {
         self.unflushed.store(true, Ordering::Relaxed);
     }
 
+    /// The kernel has all that hyper got.
+    pub(crate) fn flushed(&self) {
+        self.unflushed.store(false, Ordering::Relaxed);
+        self.flush.wake();
+    }
+
     /// Waits until the kernel has all that hyper got.
     pub(crate) fn poll_flushed(&self, cx: &mut Context<'_>) -> Poll<()> {
-        self.flushed.register(cx.waker());
+        self.flush.register(cx.waker());
         if self.unflushed.load(Ordering::Relaxed) {
             Poll::Pending
         } else {
@@ -147,8 +153,7 @@ impl AsyncWrite for ClientIo {
         let result = Pin::new(&mut self.io).poll_flush(cx);
         if result.is_ready() {
             // hyper flushes the stream once its own buffer is empty.
-            self.link.unflushed.store(false, Ordering::Relaxed);
-            self.link.flushed.wake();
+            self.link.flushed();
         }
         result
     }

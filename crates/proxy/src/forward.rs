@@ -8,6 +8,7 @@ use http::header::{CONNECTION, CONTENT_TYPE, HeaderValue};
 use http::{Request, Response, StatusCode, Version};
 use http_body::Body;
 use http_body_util::{Either, Full};
+use hyper::body::Incoming;
 use rstlab_wire::Seen;
 use tokio::sync::oneshot;
 
@@ -20,7 +21,7 @@ use crate::report::{Exchange, Outcome};
 use crate::trouble::{Trouble, chain};
 use crate::upstream::{self, Shared};
 
-type ProxyBody = Either<Relay, Full<Bytes>>;
+type ProxyBody = Either<Relay<Incoming>, Full<Bytes>>;
 
 /// Forwards one request, and answers with the upstream's response or with the reason why there is none.
 pub(crate) async fn forward<B>(

@@ -1,3 +1,4 @@
+use std::error::Error;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -6,7 +7,6 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http::Version;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use tokio::sync::oneshot;
 
 use crate::client_io::Link;
@@ -15,21 +15,21 @@ use crate::trouble::Trouble;
 
 /// A response body on its way to the client: counted, and never made to look whole if it is not.
 #[derive(Debug)]
-pub(crate) struct Relay {
-    body: Incoming,
+pub(crate) struct Relay<B: Body> {
+    body: B,
     exchange: Arc<Exchange>,
     link: Arc<Link>,
     /// The client can tell the body's end only by the end of the connection.
     close_delimited: bool,
     /// Taken when the outcome is known; dropped with the body if the client leaves before.
     outcome: Option<oneshot::Sender<Outcome>>,
-    failed: Option<hyper::Error>,
+    failed: Option<B::Error>,
 }
 
-impl Relay {
+impl<B: Body> Relay<B> {
     /// Hands `body` to a client that speaks `version`.
     pub(crate) fn new(
-        body: Incoming,
+        body: B,
         version: Version,
         exchange: Arc<Exchange>,
         link: Arc<Link>,
@@ -69,14 +69,18 @@ impl Relay {
     }
 }
 
-impl Body for Relay {
+impl<B> Body for Relay<B>
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: Error + Unpin + 'static,
+{
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = B::Error;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         if self.failed.is_none() {
             match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
                 Some(Ok(frame)) => {
@@ -114,5 +118,60 @@ impl Body for Relay {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::exchange_for_tests;
+    use futures_util::FutureExt;
+    use http_body_util::{BodyExt, StreamBody};
+    use std::io;
+
+    /// A body of four bytes that then fails, handed to a client.
+    fn cut_relay(
+        version: Version,
+    ) -> (
+        impl Body<Data = Bytes, Error = io::Error> + Unpin,
+        Arc<Link>,
+        oneshot::Receiver<Outcome>,
+    ) {
+        let frames = [
+            Ok(Frame::data(Bytes::from("part"))),
+            Err(io::Error::from_raw_os_error(104)),
+        ];
+        let link = Arc::new(Link::new(([127, 0, 0, 1], 9).into()));
+        let (outcome, told) = oneshot::channel();
+        let relay = Relay::new(
+            StreamBody::new(futures_util::stream::iter(frames)),
+            version,
+            Arc::new(exchange_for_tests(0, None)),
+            Arc::clone(&link),
+            outcome,
+        );
+        (relay, link, told)
+    }
+
+    #[test]
+    fn a_failure_waits_until_what_came_before_it_is_out() {
+        let (mut relay, link, mut told) = cut_relay(Version::HTTP_11);
+        assert!(relay.frame().now_or_never().unwrap().unwrap().is_ok());
+        assert!(relay.frame().now_or_never().is_none(), "not flushed yet");
+        assert_eq!(told.try_recv(), Ok(Outcome::Truncated(Trouble::Reset)));
+        link.flushed();
+        assert!(relay.frame().now_or_never().unwrap().unwrap().is_err());
+        assert!(
+            !link.ends_with_reset(),
+            "the last chunk is missing: that tells"
+        );
+    }
+
+    #[test]
+    fn without_a_length_only_a_reset_tells() {
+        let (mut relay, link, _told) = cut_relay(Version::HTTP_10);
+        relay.frame().now_or_never().unwrap().unwrap().unwrap();
+        assert!(relay.frame().now_or_never().is_none());
+        assert!(link.ends_with_reset());
     }
 }

@@ -200,45 +200,46 @@ fn harm(outcome: Outcome) -> &'static str {
 }
 
 #[cfg(test)]
+pub(crate) fn exchange_for_tests(received: u64, expected: Option<u64>) -> Exchange {
+    let exchange = Exchange {
+        request: 1,
+        method: Method::POST,
+        path: "/".to_owned(),
+        upstream: "u:1".to_owned(),
+        seen: Seen::default(),
+        upstream_bytes: AtomicU64::new(received),
+        expected_bytes: OnceLock::new(),
+    };
+    if let Some(expected) = expected {
+        exchange.expected_bytes.get_or_init(|| expected);
+    }
+    exchange
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use std::io;
-
-    fn exchange(received: u64, expected: Option<u64>) -> Exchange {
-        let exchange = Exchange {
-            request: 1,
-            method: Method::POST,
-            path: "/".to_owned(),
-            upstream: "u:1".to_owned(),
-            seen: Seen::default(),
-            upstream_bytes: AtomicU64::new(received),
-            expected_bytes: OnceLock::new(),
-        };
-        if let Some(expected) = expected {
-            exchange.expected_bytes.set(expected).unwrap();
-        }
-        exchange
-    }
 
     #[test]
     fn resets_and_losses_are_counted_apart() {
         let stats = Stats::default();
         let reset = || io::Error::from_raw_os_error(104);
 
-        let harmless = exchange(600, Some(600));
+        let harmless = exchange_for_tests(600, Some(600));
         harmless.seen.failed(Call::Recv, &reset());
         harmless.finish(Outcome::Whole, &stats);
 
-        let cut = exchange(200, Some(600));
+        let cut = exchange_for_tests(200, Some(600));
         cut.seen.failed(Call::Recv, &reset());
         cut.finish(Outcome::Truncated(Trouble::Reset), &stats);
 
-        let cut_by_fin = exchange(100, Some(600));
+        let cut_by_fin = exchange_for_tests(100, Some(600));
         cut_by_fin.finish(Outcome::Truncated(Trouble::Closed), &stats);
 
-        let missing = exchange(0, None);
+        let missing = exchange_for_tests(0, None);
         missing.finish(Outcome::NoResponse(Trouble::Closed), &stats);
-        exchange(0, None).finish(Outcome::Client, &stats);
+        exchange_for_tests(0, None).finish(Outcome::Client, &stats);
 
         assert_eq!(
             stats.summary(),

@@ -1,8 +1,13 @@
 //! A response that is cut reaches the client as cut, and is counted as what it is.
 
 use crate::support::{LIMIT, Proxy, Upstream, read_exactly, read_head, read_to_end, wait_unread};
+use std::time::Duration;
+
 use http::header::CONTENT_LENGTH;
+use rstlab_proxy::{Config, Writes};
 use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 const POST: &str = "POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nbody";
 const SIZED: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\npart";
@@ -80,35 +85,51 @@ async fn for_a_client_that_reads_until_the_end() {
     answer.end.expect("a whole response ends with a FIN");
 }
 
-/// The proxy's write meets the RST first and uses up the socket's error: a read then ends cleanly.
+/// The client does not read, so that the proxy does not read from the upstream either: its write meets the
+/// RST first and uses up the socket's error. The reads that follow find the queued bytes and a clean end.
 #[tokio::test]
 async fn with_the_error_used_up_by_a_write() {
-    let (answered, wait_answered) = tokio::sync::oneshot::channel();
-    let mut answered = Some(answered);
+    let (closed, is_closed) = tokio::sync::oneshot::channel();
+    let mut closed = Some(closed);
     let upstream = Upstream::start(move |mut stream| {
-        let answered = answered.take().unwrap();
+        let closed = closed.take().unwrap();
         async move {
             read_head(&mut stream).await;
             wait_unread(&stream, 1).await;
-            stream.write_all(UNTIL_CLOSE).await.unwrap();
+            stream.write_all(b"HTTP/1.0 200 OK\r\n\r\n").await.unwrap();
+            fill(&mut stream).await;
             drop(stream);
-            answered.send(()).unwrap();
+            closed.send(()).unwrap();
         }
     })
     .await;
-    let proxy = Proxy::in_front_of(&upstream).await;
+    let proxy = Proxy::start(Config {
+        max_body: None,
+        ..upstream.config()
+    })
+    .await;
     let mut client = proxy.connect().await;
     client
-        .write_all(b"POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 200000\r\n\r\n")
+        .write_all(b"POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 30100000\r\n\r\n")
         .await
         .unwrap();
     client.write_all(&[b'a'; 100_000]).await.unwrap();
-    wait_answered.await.unwrap();
-    client.write_all(&[b'a'; 100_000]).await.unwrap();
+    is_closed.await.unwrap();
+    // More than all the sockets between hold: once it is out, the proxy has tried to send some of it.
+    client.write_all(&vec![b'a'; 30_000_000]).await.unwrap();
     let answer = read_to_end(&mut client).await;
-    assert_eq!(answer.body(), b"4\r\npart\r\n", "no last chunk");
+    assert!(!answer.bytes.ends_with(b"\r\n0\r\n\r\n"), "no last chunk");
+    drop(client);
     let summary = proxy.stop().await;
     assert_eq!((summary.resets, summary.truncated), (1, 1));
+}
+
+/// Sends until nobody takes any more. When exactly that is does not matter to what the tests assert.
+async fn fill(stream: &mut TcpStream) {
+    let piece = vec![b'x'; 1 << 20];
+    while let Ok(sent) = timeout(Duration::from_millis(200), stream.write_all(&piece)).await {
+        sent.unwrap();
+    }
 }
 
 #[tokio::test]
@@ -157,20 +178,51 @@ async fn a_reset_behind_the_fin_is_seen() {
         // Closed before the body comes: FIN now, RST when it comes.
     })
     .await;
-    let config = rstlab_proxy::Config {
-        writes: rstlab_proxy::Writes::Split {
-            gap: std::time::Duration::from_millis(50),
+    let config = Config {
+        writes: Writes::Split {
+            gap: Duration::from_millis(50),
         },
         ..upstream.config()
     };
     let proxy = Proxy::start(config).await;
     let mut client = proxy.connect().await;
     client.write_all(POST.as_bytes()).await.unwrap();
-    tokio::time::timeout(LIMIT, read_head(&mut client))
-        .await
-        .unwrap();
+    timeout(LIMIT, read_head(&mut client)).await.unwrap();
     assert_eq!(read_exactly(&mut client, 4).await, b"part");
     drop(client);
     let summary = proxy.stop().await;
     assert_eq!((summary.resets, summary.harmless), (1, 1));
+}
+
+/// A client that reads slowly has bytes waiting in the proxy when the upstream resets: they still go out.
+#[tokio::test]
+async fn loses_nothing_that_had_reached_the_proxy() {
+    const LENGTH: u64 = 1_000_000_000;
+    let (reset, is_reset) = tokio::sync::oneshot::channel();
+    let mut reset = Some(reset);
+    let upstream = Upstream::start(move |mut stream| {
+        let reset = reset.take().unwrap();
+        async move {
+            read_head(&mut stream).await;
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {LENGTH}\r\n\r\n");
+            stream.write_all(head.as_bytes()).await.unwrap();
+            fill(&mut stream).await;
+            rstlab_wire::close::abort(stream);
+            reset.send(()).unwrap();
+        }
+    })
+    .await;
+    let proxy = Proxy::in_front_of(&upstream).await;
+    let mut client = proxy.connect().await;
+    client
+        .write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        .await
+        .unwrap();
+    is_reset.await.unwrap();
+    let answer = read_to_end(&mut client).await;
+    let received = answer.body().len() as u64;
+    drop(client);
+    let summary = proxy.stop().await;
+    assert_eq!(summary.truncated, 1);
+    assert_eq!(summary.lost_bytes, LENGTH - received);
 }
