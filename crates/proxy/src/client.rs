@@ -79,11 +79,19 @@ pub(crate) async fn connection(
             TowerToHyperService::new(service),
         );
 
+    let mut done = false;
     let mut stopped_at = None;
     let result = loop {
         tokio::select! {
             biased;
-            result = std::future::poll_fn(|cx| Pin::new(&mut connection).poll(cx)) => break result,
+            result = std::future::poll_fn(|cx| Pin::new(&mut connection).poll(cx)) => {
+                // Where a client offers an upgrade, hyper is done before it has written out what it holds
+                // (`Dispatcher::poll_inner`). Polled again, it has forgotten the upgrade and writes the rest.
+                if done || result.is_err() {
+                    break result;
+                }
+                done = true;
+            }
             () = stop.cancelled(), if stopped_at.is_none() => {
                 stopped_at = Some(Instant::now());
                 link.stop();

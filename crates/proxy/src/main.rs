@@ -37,7 +37,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let listener = listen("PROXY_LISTEN", &config.listen).await?;
     tracing::info!(
         address = %listener.local_addr()?,
-        upstream = config.upstream,
+        upstream = %config.upstream,
         writes = %config.writes,
         gap = ?config.gap(),
         "listening"

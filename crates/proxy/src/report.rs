@@ -144,12 +144,12 @@ impl Exchange {
             request = self.request,
             method = %self.method,
             path = self.path,
-            upstream = self.upstream,
+            upstream = %self.upstream,
             phase = %failure.phase,
             upstream_bytes = self.upstream_bytes.load(Ordering::Relaxed),
             expected_bytes = self.expected_bytes.get(),
             lost_bytes,
-            harm = harm(outcome),
+            harm = %harm(outcome),
             "{failure} while {doing} upstream"
         );
     }
@@ -160,12 +160,12 @@ impl Exchange {
             request = self.request,
             method = %self.method,
             path = self.path,
-            upstream = self.upstream,
+            upstream = %self.upstream,
             phase = %self.seen.phase(),
             upstream_bytes = self.upstream_bytes.load(Ordering::Relaxed),
             expected_bytes = self.expected_bytes.get(),
             lost_bytes,
-            harm = harm(outcome),
+            harm = %harm(outcome),
             "{}",
             trouble.text()
         );
@@ -184,8 +184,8 @@ impl Exchange {
             request = self.request,
             method = %self.method,
             path = self.path,
-            upstream = self.upstream,
-            harm = harm(outcome),
+            upstream = %self.upstream,
+            harm = %harm(outcome),
             "{error} while connecting to upstream"
         );
     }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::support::{LIMIT, Proxy, Upstream, read_exactly, read_head, read_to_end};
 use rstlab_proxy::{Config, Writes};
+use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -204,6 +205,45 @@ async fn a_client_that_expects_100_continue_gets_it_before_it_sends() {
     );
     client.write_all(b"body").await.unwrap();
     assert!(read_head(&mut client).await.starts_with("HTTP/1.1 200"));
+}
+
+/// Where a client has offered an upgrade, hyper calls the connection done before its buffer is empty: a
+/// response that fits into that buffer and not into the socket's would be cut.
+#[tokio::test]
+async fn a_client_that_offers_an_upgrade_gets_the_whole_response() {
+    const LENGTH: usize = 300_000;
+    let (sender, mut relayed) = mpsc::channel(1);
+    let upstream = Upstream::start(move |mut stream| {
+        let sender = sender.clone();
+        async move {
+            let head = read_head(&mut stream).await.to_lowercase();
+            assert!(!head.contains("upgrade"), "{head}");
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {LENGTH}\r\n\r\n");
+            stream.write_all(head.as_bytes()).await.unwrap();
+            stream.write_all(&vec![b'x'; LENGTH]).await.unwrap();
+            stream.shutdown().await.unwrap();
+            // The proxy closes when it has handed the whole response to hyper.
+            read_to_end(&mut stream).await;
+            sender.send(()).await.unwrap();
+        }
+    })
+    .await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let small = SockRef::from(&listener).set_send_buffer_size(4096);
+    small.expect("accepted connections inherit it");
+    let proxy = Proxy::on(listener, upstream.config());
+    // Also where the body, never sent, is not waited for.
+    for fields in [
+        "Connection: Upgrade",
+        "Connection: Upgrade\r\nContent-Length: 22",
+    ] {
+        let mut client = proxy.connect().await;
+        let head = format!("POST / HTTP/1.1\r\nHost: h\r\nUpgrade: h2c\r\n{fields}\r\n\r\n");
+        client.write_all(head.as_bytes()).await.unwrap();
+        relayed.recv().await.unwrap();
+        read_head(&mut client).await;
+        read_exactly(&mut client, LENGTH).await;
+    }
 }
 
 #[tokio::test]

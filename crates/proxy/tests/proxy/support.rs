@@ -25,7 +25,10 @@ pub(crate) struct Proxy {
 
 impl Proxy {
     pub(crate) async fn start(config: Config) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::on(TcpListener::bind("127.0.0.1:0").await.unwrap(), config)
+    }
+
+    pub(crate) fn on(listener: TcpListener, config: Config) -> Self {
         let address = listener.local_addr().unwrap();
         let stats = Arc::new(Stats::default());
         let stop = CancellationToken::new();
