@@ -41,6 +41,9 @@ pub fn init_log(options: LogOptions) {
     let log = tracing_subscriber::fmt()
         .with_env_filter(options.filter)
         .with_writer(std::io::stderr)
+        // Told on the same standard error, and with a panic when nobody reads that any more: the task that
+        // stops the program on a signal would end before it has done so.
+        .log_internal_errors(false)
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false);
     match options.format {

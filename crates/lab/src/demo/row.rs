@@ -1,0 +1,289 @@
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use rstlab_proxy::{Stats, Summary};
+use rstlab_upstream::Mode;
+use serde::Serialize;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use super::counters::Counters;
+use crate::load::{self, Extent, Plan, Report, Target};
+
+/// Size of a request's body: small, as in the story; it comes after the head or not at all.
+const SMALL_BODY: u64 = 22;
+
+/// The upstream's cap, and a body that is over it.
+const CAP: u64 = 1024 * 1024;
+const OVER_CAP: u64 = 2 * CAP;
+
+/// How long `delay` waits: longer than a response takes, shorter than the proxy watches (1 s).
+const CLOSE_DELAY: Duration = Duration::from_millis(250);
+
+/// Requests at once.
+const CONNECTIONS: usize = 8;
+
+/// One row of the demonstration: a way to treat the body, and a way to write the request.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Row {
+    pub(super) name: &'static str,
+    mode: Mode,
+    pub(super) joined: bool,
+    body_bytes: u64,
+    pub(super) expected: Expected,
+}
+
+/// What the explanation says of a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Expected {
+    /// Connections are reset, and responses lost.
+    Lost,
+    /// Connections are reset, but only after their responses.
+    Harmless,
+    /// No connection is reset, nothing is lost.
+    Clean,
+    /// As `Clean`, and each answer is a 413.
+    Refused,
+}
+
+/// Every mode with split writes; `lazy` with joined ones; `cap` over its cap.
+pub(super) const ROWS: [Row; 8] = [
+    Row::split(Mode::Lazy, Expected::Lost),
+    Row {
+        joined: true,
+        expected: Expected::Clean,
+        ..Row::split(Mode::Lazy, Expected::Lost)
+    },
+    Row::split(Mode::Drain, Expected::Clean),
+    Row::split(Mode::Cap, Expected::Clean),
+    Row {
+        name: "cap-over",
+        body_bytes: OVER_CAP,
+        expected: Expected::Refused,
+        ..Row::split(Mode::Cap, Expected::Clean)
+    },
+    Row::split(Mode::Linger, Expected::Clean),
+    Row::split(Mode::Delay, Expected::Harmless),
+    Row::split(Mode::Abort, Expected::Lost),
+];
+
+/// What a row showed.
+#[derive(Debug, Clone, Serialize)]
+pub struct Outcome {
+    /// The upstream's mode; `cap-over` is `cap` with a body over its cap.
+    pub mode: &'static str,
+    /// `split` or `joined`.
+    pub writes: &'static str,
+    /// Requests sent.
+    pub requests: u64,
+    /// Upstream connections on which the proxy saw a RST.
+    pub resets: u64,
+    /// Of these, the ones after which nothing was missing.
+    pub harmless: u64,
+    /// Responses whose end the client did not get.
+    pub truncated: u64,
+    /// Requests for which the client got no response of the upstream's, but a 502 or 504.
+    pub no_response: u64,
+    /// Body bytes that were announced to the client and did not come.
+    pub lost_bytes: u64,
+    /// Change of the kernel's `TCPAbortOnClose` during the row.
+    pub abort_on_close: u64,
+    /// Change of the kernel's `TCPAbortOnData` during the row.
+    pub abort_on_data: u64,
+    /// Whether the row behaved as the explanation says, and client and proxy counted the same.
+    pub as_expected: bool,
+}
+
+impl Row {
+    const fn split(mode: Mode, expected: Expected) -> Self {
+        Self {
+            name: mode.as_str(),
+            mode,
+            joined: false,
+            body_bytes: SMALL_BODY,
+            expected,
+        }
+    }
+
+    /// Starts upstream and proxy on free ports, sends the load, stops both and counts.
+    pub(super) async fn run(
+        &self,
+        requests: u64,
+        gap: Duration,
+        progress: impl Fn(u64) + Sync,
+    ) -> anyhow::Result<Outcome> {
+        let before = Counters::read()?;
+        let (upstream, upstream_address) = listener().await?;
+        let (proxy, proxy_address) = listener().await?;
+        let stop_upstream = CancellationToken::new();
+        let stop_proxy = CancellationToken::new();
+        let stats = Arc::new(Stats::default());
+
+        let upstream = tokio::spawn(rstlab_upstream::run(
+            upstream,
+            rstlab_upstream::Config {
+                mode: self.mode,
+                max_body: CAP,
+                close_delay: CLOSE_DELAY,
+                ..rstlab_upstream::Config::default()
+            },
+            stop_upstream.clone(),
+        ));
+        let proxy = tokio::spawn(rstlab_proxy::run(
+            proxy,
+            rstlab_proxy::Config {
+                upstream: upstream_address.to_string(),
+                writes: if self.joined {
+                    rstlab_proxy::Writes::Joined
+                } else {
+                    rstlab_proxy::Writes::Split { gap }
+                },
+                max_body: None,
+                ..rstlab_proxy::Config::default()
+            },
+            Arc::clone(&stats),
+            stop_proxy.clone(),
+        ));
+        let plan = Plan {
+            extent: Extent::Requests(requests),
+            connections: CONNECTIONS,
+            body_bytes: Some(self.body_bytes),
+            ..Plan::new(Target::from(proxy_address))
+        };
+        let report = load::run(&plan, progress).await;
+
+        // The proxy first: it watches its upstream connections to their end.
+        stop_proxy.cancel();
+        proxy.await.context("the proxy failed")??;
+        stop_upstream.cancel();
+        upstream.await.context("the upstream failed")??;
+        let counted = Counters::read()? - before;
+        Ok(self.outcome(&report, stats.summary(), counted))
+    }
+
+    fn outcome(&self, client: &Report, proxy: Summary, kernel: Counters) -> Outcome {
+        Outcome {
+            mode: self.name,
+            writes: if self.joined { "joined" } else { "split" },
+            requests: client.requests,
+            resets: proxy.resets,
+            harmless: proxy.harmless,
+            truncated: client.truncated.total(),
+            no_response: client.status_5xx,
+            lost_bytes: client.lost_bytes,
+            abort_on_close: kernel.abort_on_close,
+            abort_on_data: kernel.abort_on_data,
+            as_expected: agree(client, proxy) && self.expected.holds(client, proxy, kernel),
+        }
+    }
+}
+
+/// Whether the client lost what the proxy says was lost: not less, and nothing on the way between them.
+fn agree(client: &Report, proxy: Summary) -> bool {
+    client.requests == proxy.requests
+        && client.whole + client.truncated.total() == client.requests
+        && client.truncated.total() == proxy.truncated
+        && client.status_5xx == proxy.no_response
+        && client.lost_bytes == proxy.lost_bytes
+}
+
+impl Expected {
+    fn holds(self, client: &Report, proxy: Summary, kernel: Counters) -> bool {
+        let lost = proxy.truncated + proxy.no_response;
+        match self {
+            Expected::Lost => {
+                // The counters are the namespace's: others may add to them, nobody takes away.
+                let counted = kernel.abort_on_close + kernel.abort_on_data;
+                lost > 0 && proxy.resets >= lost && counted >= proxy.resets
+            }
+            Expected::Harmless => {
+                proxy.resets > 0
+                    && proxy.harmless == proxy.resets
+                    && lost == 0
+                    && kernel.abort_on_close >= proxy.resets
+            }
+            Expected::Clean => {
+                proxy.resets == 0 && lost == 0 && client.status_2xx_3xx == client.requests
+            }
+            Expected::Refused => {
+                proxy.resets == 0 && lost == 0 && client.status_4xx == client.requests
+            }
+        }
+    }
+}
+
+async fn listener() -> anyhow::Result<(TcpListener, SocketAddr)> {
+    let listener = rstlab_cli::listen("the demonstration", "127.0.0.1:0").await?;
+    let address = listener.local_addr()?;
+    Ok((listener, address))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn proxy(resets: u64, harmless: u64, truncated: u64) -> Summary {
+        Summary {
+            requests: 10,
+            resets,
+            harmless,
+            truncated,
+            no_response: 0,
+            lost_bytes: truncated * 100,
+        }
+    }
+
+    fn client(truncated: u64) -> Report {
+        let mut report = Report {
+            requests: 10,
+            whole: 10 - truncated,
+            status_2xx_3xx: 10 - truncated,
+            lost_bytes: truncated * 100,
+            ..Report::default()
+        };
+        report.truncated.by_eof = truncated;
+        report
+    }
+
+    const KERNEL: Counters = Counters {
+        abort_on_close: 6,
+        abort_on_data: 4,
+    };
+
+    #[test]
+    fn an_explanation_that_does_not_hold_is_told() {
+        let holds = |expected: Expected, truncated, proxy| {
+            expected.holds(&client(truncated), proxy, KERNEL)
+        };
+        assert!(holds(Expected::Lost, 9, proxy(10, 1, 9)));
+        assert!(!holds(Expected::Lost, 0, proxy(10, 10, 0)), "nothing lost");
+        assert!(
+            !holds(Expected::Lost, 9, proxy(11, 1, 9)),
+            "the kernel counted fewer"
+        );
+        assert!(holds(Expected::Harmless, 0, proxy(6, 6, 0)));
+        assert!(
+            !holds(Expected::Harmless, 1, proxy(6, 5, 1)),
+            "one did harm"
+        );
+        assert!(!holds(Expected::Harmless, 0, proxy(0, 0, 0)), "none seen");
+        assert!(holds(Expected::Clean, 0, proxy(0, 0, 0)));
+        assert!(!holds(Expected::Clean, 0, proxy(1, 1, 0)), "a reset");
+        assert!(!holds(Expected::Refused, 0, proxy(0, 0, 0)), "no 413");
+    }
+
+    #[test]
+    fn client_and_proxy_must_agree() {
+        assert!(agree(&client(3), proxy(3, 0, 3)));
+        assert!(
+            !agree(&client(2), proxy(3, 0, 3)),
+            "the proxy made a cut response look whole"
+        );
+        assert!(
+            !agree(&client(4), proxy(3, 0, 3)),
+            "the proxy cut one itself"
+        );
+    }
+}

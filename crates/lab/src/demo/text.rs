@@ -1,0 +1,135 @@
+use std::fmt::Write as _;
+
+use comfy_table::presets::NOTHING;
+use comfy_table::{CellAlignment, Table};
+
+use super::row::{Expected, Outcome, ROWS};
+
+/// The rows as a table of at most 80 columns.
+pub(super) fn table(rows: &[Outcome]) -> String {
+    let mut table = Table::new();
+    table.load_style(NOTHING).set_header([
+        "mode",
+        "writes",
+        "re-\nquests",
+        "resets",
+        "harm-\nless",
+        "trun-\ncated",
+        "no re-\nsponse",
+        "bytes\nlost",
+        "on\nclose",
+        "on\ndata",
+        "as\ntold",
+    ]);
+    for row in rows {
+        table.add_row([
+            row.mode.to_owned(),
+            row.writes.to_owned(),
+            row.requests.to_string(),
+            row.resets.to_string(),
+            row.harmless.to_string(),
+            row.truncated.to_string(),
+            row.no_response.to_string(),
+            grouped(row.lost_bytes),
+            row.abort_on_close.to_string(),
+            row.abort_on_data.to_string(),
+            if row.as_expected { "yes" } else { "NO" }.to_owned(),
+        ]);
+    }
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 1));
+    }
+    for column in table.column_iter_mut().skip(2) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table.to_string()
+}
+
+/// What was seen, in three sentences; a fourth if a row did not behave.
+pub(super) fn sentences(rows: &[Outcome]) -> String {
+    let all = |expected: &[Expected]| -> Vec<&Outcome> {
+        rows.iter()
+            .zip(&ROWS)
+            .filter(|(_, row)| expected.contains(&row.expected))
+            .map(|(outcome, _)| outcome)
+            .collect()
+    };
+    let sum = |rows: &[&Outcome], count: fn(&Outcome) -> u64| -> u64 {
+        rows.iter().map(|row| count(row)).sum()
+    };
+    let mut text = String::new();
+    if let Some(lazy) = rows.first() {
+        // Writing to a String does not fail.
+        let _ = writeln!(
+            text,
+            "The bug: with the body unread at close() or coming after it, {} of {} connections were reset; \
+             {} responses were cut, {} never came, {} bytes were lost (TCPAbortOnClose +{}, TCPAbortOnData +{}).",
+            lazy.resets,
+            lazy.requests,
+            lazy.truncated,
+            lazy.no_response,
+            grouped(lazy.lost_bytes),
+            lazy.abort_on_close,
+            lazy.abort_on_data,
+        );
+    }
+    let cured = all(&[Expected::Clean, Expected::Refused]);
+    let names: Vec<String> = cured
+        .iter()
+        .map(|row| format!("{} ({})", row.mode, row.writes))
+        .collect();
+    let _ = writeln!(
+        text,
+        "The cures: {}: {} resets and {} lost responses in {} requests.",
+        names.join(", "),
+        sum(&cured, |row| row.resets),
+        sum(&cured, |row| row.truncated + row.no_response),
+        sum(&cured, |row| row.requests),
+    );
+    let delayed = all(&[Expected::Harmless]);
+    let _ = write!(
+        text,
+        "No cure: delay only moves the RST behind the response: {} resets in {} requests, {} of them harmless.",
+        sum(&delayed, |row| row.resets),
+        sum(&delayed, |row| row.requests),
+        sum(&delayed, |row| row.harmless),
+    );
+    let wrong: Vec<String> = rows
+        .iter()
+        .filter(|row| !row.as_expected)
+        .map(|row| format!("{} ({})", row.mode, row.writes))
+        .collect();
+    if !wrong.is_empty() {
+        let _ = write!(
+            text,
+            "\nNOT as explained: {}. Another load on this machine, or a gap too small for the body to come \
+             apart from the head, may be why; LOG=warn shows each reset.",
+            wrong.join(", ")
+        );
+    }
+    text
+}
+
+/// A number with a comma before each group of three digits.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digits_are_grouped() {
+        let texts = [0, 999, 1000, 1_234_567].map(grouped);
+        assert_eq!(texts, ["0", "999", "1,000", "1,234,567"]);
+    }
+}

@@ -1,0 +1,308 @@
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use indicatif::{ProgressBar, ProgressStyle};
+use rstlab_cli::{Settings, stop_on_signals};
+use rstlab_wire::accept;
+
+use super::target::{Target, Url};
+use super::text::Text;
+use super::{Extent, MOST_CONNECTIONS, Plan, Writes, run_until};
+
+/// Most requests a second that can be asked for.
+const MOST_RATE: f64 = 1_000_000.0;
+
+/// Sends requests and says of each response whether it came whole.
+///
+/// It counts apart what others call an error: a response cut by a reset or by an early end of the stream,
+/// no response, a refused connection, a time limit; with the system call that failed, its errno, the phase
+/// of the exchange, and the bytes lost. A reset that costs nothing is called harmless.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "A kept connection that ends between two requests is no failure: the request goes out on a fresh \
+                  one. If it ends before the first byte of an answer, a GET is sent again, once.\n\
+                  Latency counts from connecting to the last byte; with --rate, from the moment the request was due.\n\
+                  Exit codes: 0 every response came whole (whatever its status), 1 something was lost or refused, \
+                  or the run was interrupted, 2 bad settings."
+)]
+pub struct Args {
+    /// An http:// URL, such as http://127.0.0.1:8080/path?query.
+    url: String,
+
+    /// Requests to send, 1 or more; ends after an hour all the same.
+    #[arg(
+        long,
+        default_value = "100",
+        conflicts_with = "duration",
+        value_name = "N"
+    )]
+    requests: String,
+
+    /// Start requests for so long instead: 10s, 5m, at most 1h.
+    #[arg(long, value_name = "TIME")]
+    duration: Option<String>,
+
+    /// Connections at once, 1 to 10000.
+    #[arg(long, default_value = "10", value_name = "N")]
+    connections: String,
+
+    /// Requests a second over all connections; without it, as fast as the answers come.
+    #[arg(long, value_name = "N")]
+    rate: Option<String>,
+
+    /// POST a body of so many bytes; without it, GET.
+    #[arg(long, value_name = "BYTES")]
+    body: Option<String>,
+
+    /// Write head and body apart, as a proxy does that does not buffer requests; one connection for each request.
+    #[arg(long, requires = "body")]
+    split: bool,
+
+    /// Pause between the two writes: 500us, 1ms [default: 0ms]
+    #[arg(long, requires = "split", value_name = "TIME")]
+    gap: Option<String>,
+
+    /// Limit for each request, from connecting to the last byte of the response.
+    #[arg(long, default_value = "30s", value_name = "TIME")]
+    timeout: String,
+
+    /// Print one JSON object instead of text (schema/load.json describes it).
+    #[arg(long)]
+    json: bool,
+}
+
+/// What the subcommand does.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    url: Url,
+    extent: Extent,
+    connections: usize,
+    rate: Option<f64>,
+    body_bytes: Option<u64>,
+    writes: Writes,
+    timeout: Duration,
+    json: bool,
+}
+
+impl Args {
+    /// The settings, or `None` if one of them is bad.
+    pub fn config(&self, settings: &mut Settings) -> Option<Config> {
+        let allowed = "an http:// URL with a host and without a user name";
+        let url = settings.read("URL", &self.url, allowed, Url::parse);
+        let extent = self.extent(settings);
+
+        // Each has a second one beside it that is watched to its end.
+        let most = MOST_CONNECTIONS.min(accept::capacity(2));
+        let allowed = format!("1 to {most} (of {MOST_CONNECTIONS}, and open files)");
+        let connections = settings.read("--connections", &self.connections, &allowed, |text| {
+            text.parse().ok().filter(|count| (1..=most).contains(count))
+        });
+        let allowed = format!("requests a second, over 0 and at most {MOST_RATE}: 0.5, 200");
+        let rate = optional(self.rate.as_deref(), |text| {
+            settings.read("--rate", text, &allowed, |text| {
+                text.parse()
+                    .ok()
+                    .filter(|rate| *rate > 0.0 && *rate <= MOST_RATE)
+            })
+        });
+        let body_bytes = optional(self.body.as_deref(), |text| settings.bytes("--body", text));
+        let gap = optional(self.gap.as_deref(), |text| settings.time("--gap", text));
+        let timeout = settings.time_limit("--timeout", &self.timeout);
+
+        let gap = gap?.unwrap_or_default();
+        Some(Config {
+            url: url?,
+            extent: extent?,
+            connections: connections?,
+            rate: rate?,
+            body_bytes: body_bytes?,
+            writes: if self.split {
+                Writes::Split { gap }
+            } else {
+                Writes::Joined
+            },
+            timeout: timeout?,
+            json: self.json,
+        })
+    }
+
+    fn extent(&self, settings: &mut Settings) -> Option<Extent> {
+        if let Some(duration) = &self.duration {
+            let duration = settings.time_limit("--duration", duration);
+            return duration.map(Extent::Duration);
+        }
+        let allowed = "a number of requests, 1 or more";
+        let requests = settings.read("--requests", &self.requests, allowed, |text| {
+            text.parse().ok().filter(|count| *count > 0)
+        });
+        requests.map(Extent::Requests)
+    }
+}
+
+/// A setting that may be absent: `None` is a bad one.
+fn optional<T>(text: Option<&str>, read: impl FnOnce(&str) -> Option<T>) -> Option<Option<T>> {
+    match text {
+        Some(text) => read(text).map(Some),
+        None => Some(None),
+    }
+}
+
+/// Looks the host up, runs the load, prints the report.
+///
+/// # Errors
+/// The host does not resolve, or standard output is closed.
+#[tokio::main]
+pub async fn execute(config: &Config) -> anyhow::Result<ExitCode> {
+    let target = Target::resolve(&config.url)
+        .await
+        .with_context(|| format!("no load for {}", config.url))?;
+    let plan = Plan {
+        target,
+        extent: config.extent,
+        connections: config.connections,
+        rate: config.rate,
+        body_bytes: config.body_bytes,
+        writes: config.writes,
+        timeout: config.timeout,
+    };
+    let bar = progress_bar(plan.extent);
+    let report = run_until(&plan, stop_on_signals()?, |done| bar.set_position(done)).await;
+    bar.finish_and_clear();
+
+    let mut out = io::stdout();
+    if config.json {
+        writeln!(out, "{}", serde_json::to_string(&report)?)?;
+    } else {
+        write!(
+            out,
+            "{}
+{}",
+            config.url,
+            Text(&report)
+        )?;
+    }
+    Ok(if report.all_whole() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// A bar on standard error, if people look at it.
+fn progress_bar(extent: Extent) -> ProgressBar {
+    if !io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    match extent {
+        Extent::Requests(requests) => {
+            let style = ProgressStyle::with_template("{bar:40} {pos}/{len} requests, {eta} to go");
+            ProgressBar::new(requests).with_style(style.unwrap_or(ProgressStyle::default_bar()))
+        }
+        Extent::Duration(time) => {
+            let time = time.as_secs_f64();
+            let style =
+                ProgressStyle::with_template("{spinner} {pos} requests, {elapsed} of {msg}");
+            ProgressBar::no_length()
+                .with_style(style.unwrap_or(ProgressStyle::default_spinner()))
+                .with_message(format!("{time} s"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn config(flags: &[&str]) -> Result<Config, String> {
+        let cli = Cli::try_parse_from([&["load"], flags].concat()).map_err(|e| e.to_string())?;
+        let mut settings = Settings::default();
+        let config = cli.args.config(&mut settings);
+        settings.finish(config).map_err(|bad| bad.to_string())
+    }
+
+    #[test]
+    fn the_defaults_are_the_documented_ones() {
+        let config = config(&["http://127.0.0.1/"]).unwrap();
+        let plan = Plan::new(
+            "127.0.0.1:80"
+                .parse::<std::net::SocketAddr>()
+                .unwrap()
+                .into(),
+        );
+        assert_eq!(config.extent, plan.extent);
+        assert_eq!(config.connections, plan.connections);
+        assert_eq!(
+            (config.rate, config.body_bytes),
+            (plan.rate, plan.body_bytes)
+        );
+        assert_eq!((config.writes, config.timeout), (plan.writes, plan.timeout));
+    }
+
+    #[test]
+    fn every_flag_is_read() {
+        let flags = "http://h/ --duration 2s --connections 3 --rate 0.5 --body 1KiB --split --gap 1ms --timeout 4s --json";
+        let config = config(&flags.split(' ').collect::<Vec<_>>()).unwrap();
+        let gap = Duration::from_millis(1);
+        assert_eq!(config.extent, Extent::Duration(Duration::from_secs(2)));
+        assert_eq!((config.connections, config.rate), (3, Some(0.5)));
+        assert_eq!(
+            (config.body_bytes, config.writes),
+            (Some(1024), Writes::Split { gap })
+        );
+        assert_eq!(
+            (config.timeout, config.json),
+            (Duration::from_secs(4), true)
+        );
+    }
+
+    #[test]
+    fn every_bad_value_is_named() {
+        let flags = "https://h/ --requests 0 --connections 0 --rate nan --body x --split --gap 1 --timeout 0s";
+        let text = config(&flags.split(' ').collect::<Vec<_>>()).unwrap_err();
+        for part in [
+            "7 bad settings",
+            "URL=\"https://h/\"; allowed: an http:// URL",
+            "--requests=\"0\"",
+            "--connections=\"0\"; allowed: 1 to ",
+            "--rate=\"nan\"",
+            "--body=\"x\"",
+            "--gap=\"1\"",
+            "--timeout=\"0s\"",
+        ] {
+            assert!(text.contains(part), "{part} is missing in:\n{text}");
+        }
+        for bad in [
+            "--duration=2h",
+            "--duration=0s",
+            "--connections=10001",
+            "--rate=0",
+        ] {
+            assert!(config(&["http://h/", bad]).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn flags_that_would_do_nothing_are_refused() {
+        for flags in [
+            "--split",
+            "--gap=1ms --body=1",
+            "--requests=1 --duration=1s",
+        ] {
+            let flags = [
+                &["http://h/"],
+                flags.split(' ').collect::<Vec<_>>().as_slice(),
+            ]
+            .concat();
+            assert!(config(&flags).is_err(), "{flags:?}");
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! `rstlab load` as a program: what it prints and how it exits.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::process::{Output, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use support::{End, Peer, cut, read_request, soon};
+use tokio::io::AsyncWriteExt;
+use tokio::process::{Child, Command};
+
+fn start(args: &[&str]) -> Child {
+    Command::new(env!("CARGO_BIN_EXE_rstlab"))
+        .arg("load")
+        .args(args)
+        .env_remove("LOG")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap()
+}
+
+async fn load(args: &[&str]) -> Output {
+    soon(start(args).wait_with_output()).await.unwrap()
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap()
+}
+
+#[tokio::test]
+async fn json_is_one_object_as_the_schema_says() {
+    let schema: Value = serde_json::from_str(include_str!("../schema/load.json")).unwrap();
+    for (bytes, end, code) in [
+        (cut(5, 5), End::Close, 0),
+        (cut(1000, 400), End::Reset, 1),
+        (b"junk\r\n\r\n".to_vec(), End::Close, 1),
+    ] {
+        let peer = Peer::answering(bytes, end).await;
+        let url = format!("http://{}/", peer.address);
+        let output = load(&[&url, "--requests=5", "--json"]).await;
+        assert_eq!(output.status.code(), Some(code));
+        assert!(output.stderr.is_empty(), "{}", text(&output.stderr));
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        check(&report, &schema, &schema, "");
+        assert_eq!(report["requests"], 5);
+        peer.finish().await;
+    }
+}
+
+#[tokio::test]
+async fn text_tells_the_reset_its_errno_and_the_loss() {
+    let peer = Peer::answering(cut(1000, 400), End::Reset).await;
+    let url = format!("http://{}/", peer.address);
+    let output = load(&[&url, "--requests=5", "--body=22", "--split", "--gap=1ms"]).await;
+    assert_eq!(output.status.code(), Some(1));
+    let stdout = text(&output.stdout);
+    for part in [
+        "truncated                5  by reset 5, EOF 0\n",
+        "resets seen              5  0 of them harmless\n",
+        "bytes lost           3,000  announced, and did not come\n",
+        "5 truncated    reading-body   recv(): 104 Connection reset by peer\n",
+    ] {
+        assert!(stdout.contains(part), "{part:?} is missing in:\n{stdout}");
+    }
+    assert!(stdout.lines().all(|line| line.chars().count() <= 80));
+    peer.finish().await;
+}
+
+#[tokio::test]
+async fn bad_settings_are_all_named() {
+    let output = load(&["https://x", "--requests=0", "--body=many", "--log=a=b=c"]).await;
+    assert_eq!(output.status.code(), Some(2));
+    assert!(output.stdout.is_empty());
+    let stderr = text(&output.stderr);
+    for part in ["4 bad settings", "URL=", "--requests=", "--body=", "LOG="] {
+        assert!(stderr.contains(part), "{part} is missing in:\n{stderr}");
+    }
+}
+
+#[tokio::test]
+async fn an_interrupt_ends_the_run_and_the_report_is_printed() {
+    let (second_came, mut second) = tokio::sync::mpsc::channel(1);
+    let peer = Peer::start(move |mut stream, _| {
+        let second_came = second_came.clone();
+        async move {
+            read_request(&mut stream).await.unwrap();
+            stream.write_all(&cut(5, 5)).await.unwrap();
+            read_request(&mut stream).await.unwrap();
+            second_came.send(()).await.unwrap();
+            // No answer, until the client leaves.
+            read_request(&mut stream).await;
+        }
+    })
+    .await;
+    let url = format!("http://{}/", peer.address);
+    let run = start(&[&url, "--connections=1", "--json"]);
+    soon(second.recv()).await.unwrap();
+    let pid = i32::try_from(run.id().unwrap()).unwrap();
+    kill_process(Pid::from_raw(pid).unwrap(), Signal::INT).unwrap();
+    let output = soon(run.wait_with_output()).await.unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(
+        (&report["whole"], &report["interrupted"]),
+        (&1.into(), &true.into())
+    );
+    peer.finish().await;
+}
+
+/// Checks a value against the part of JSON Schema that ours uses; any other keyword is a mistake of the test's.
+fn check(value: &Value, schema: &Value, root: &Value, at: &str) {
+    for (keyword, rule) in schema.as_object().unwrap() {
+        match keyword.as_str() {
+            "$schema" | "$defs" | "title" | "description" => {}
+            "$ref" => {
+                let pointer = rule.as_str().unwrap().strip_prefix('#').unwrap();
+                check(value, root.pointer(pointer).unwrap(), root, at);
+            }
+            "type" => {
+                let types = rule
+                    .as_array()
+                    .map_or(std::slice::from_ref(rule), Vec::as_slice);
+                let fits = types
+                    .iter()
+                    .any(|name| is_of(value, name.as_str().unwrap()));
+                assert!(fits, "{at} is {value}, not {rule}");
+            }
+            "enum" => assert!(rule.as_array().unwrap().contains(value), "{at} is {value}"),
+            "minimum" => assert!(value.as_f64() >= rule.as_f64(), "{at} is {value}"),
+            "required" => {
+                for name in rule.as_array().unwrap() {
+                    let found = value.is_null() || value.get(name.as_str().unwrap()).is_some();
+                    assert!(found, "{at} lacks {name}");
+                }
+            }
+            "additionalProperties" => {
+                assert_eq!(rule, false);
+                let known = schema["properties"].as_object().unwrap();
+                for name in value
+                    .as_object()
+                    .into_iter()
+                    .flat_map(|object| object.keys())
+                {
+                    assert!(known.contains_key(name), "{at}/{name} is not in the schema");
+                }
+            }
+            "properties" => {
+                for (name, rule) in rule.as_object().unwrap() {
+                    if let Some(value) = value.get(name) {
+                        check(value, rule, root, &format!("{at}/{name}"));
+                    }
+                }
+            }
+            "items" => {
+                for (number, value) in value.as_array().into_iter().flatten().enumerate() {
+                    check(value, rule, root, &format!("{at}/{number}"));
+                }
+            }
+            other => panic!("the schema's keyword {other} is not checked"),
+        }
+    }
+}
+
+fn is_of(value: &Value, name: &str) -> bool {
+    match name {
+        "object" => value.is_object(),
+        "array" => value.is_array(),
+        "string" => value.is_string(),
+        "boolean" => value.is_boolean(),
+        "integer" => value.is_u64() || value.is_i64(),
+        "number" => value.is_number(),
+        "null" => value.is_null(),
+        other => panic!("unknown type {other}"),
+    }
+}

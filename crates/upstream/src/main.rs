@@ -1,0 +1,40 @@
+//! `rstlab-upstream`: the application server of the laboratory.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use rstlab_cli::{EXIT_USAGE, check_health, init_log, listen, stop_on_signals};
+use rstlab_upstream::{Args, Command, Config, run};
+
+#[tokio::main(worker_threads = 2)]
+async fn main() -> ExitCode {
+    let args = Args::parse();
+    let (config, log) = match args.config() {
+        Ok(settings) => settings,
+        Err(bad) => {
+            eprintln!("rstlab-upstream: {bad}");
+            return ExitCode::from(EXIT_USAGE);
+        }
+    };
+    let done = match args.command {
+        Some(Command::Health) => check_health(&config.listen),
+        None => {
+            init_log(log);
+            serve(config).await
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("rstlab-upstream: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn serve(config: Config) -> anyhow::Result<()> {
+    let stop = stop_on_signals()?;
+    let listener = listen("UPSTREAM_LISTEN", &config.listen).await?;
+    run(listener, config, stop).await?;
+    Ok(())
+}

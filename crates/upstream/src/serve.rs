@@ -1,0 +1,213 @@
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::StatusCode;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use rstlab_wire::close::{self, Bounds, Closed, Policy};
+use rstlab_wire::{HeadGate, Seen, Sensor, Stall, accept};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::app::{self, Answer, Exchange, Kind};
+use crate::causes::chain;
+use crate::framing::FramingCheck;
+use crate::{Config, Mode};
+
+/// Longest time until a request's head has come.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Longest time between two successful writes.
+const SEND_STALL: Duration = Duration::from_secs(60);
+
+/// A larger head is answered with 431.
+const MAX_HEAD_BYTES: usize = 16 * 1024;
+
+/// Most bytes held for reading a connection, and about as many for writing it.
+const MAX_BUFFER_BYTES: usize = 128 * 1024;
+
+/// How long a connection that has not sent a byte may live on after the order to stop. Its client has
+/// connected, and its request may be on the way.
+const IDLE_GRACE: Duration = Duration::from_secs(1);
+
+/// Whoever is refused may still be sending: reading on lets it get the answer (RFC 9112 §9.6).
+const REFUSAL: Policy = Policy::Linger(Bounds {
+    time: Duration::from_secs(5),
+    bytes: None,
+});
+
+/// How a connection went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Summary {
+    /// What was answered; `None` if no request came.
+    pub answer: Option<Answer>,
+    /// Bytes of the head that were read.
+    pub head_bytes: u64,
+    /// Bytes after the head that were read before the response, as they stood on the wire.
+    pub body_bytes: u64,
+    /// The queues and the peer at the close.
+    pub closed: Closed,
+}
+
+/// Serves until `stop` is cancelled, then finishes what runs, for ten seconds at most.
+///
+/// # Errors
+/// The listener fails.
+pub async fn run(listener: TcpListener, config: Config, stop: CancellationToken) -> io::Result<()> {
+    tracing::info!(
+        address = %listener.local_addr()?,
+        mode = config.mode.as_str(),
+        status = config.status.as_u16(),
+        response_bytes = config.response_bytes,
+        think = ?config.think,
+        body = ?config.body_policy(),
+        close = ?config.close_policy(),
+        "listening"
+    );
+    let config = Arc::new(config);
+    let handle = {
+        let stop = stop.clone();
+        move |stream, peer| {
+            let (config, stop) = (Arc::clone(&config), stop.clone());
+            async move {
+                let mode = config.mode;
+                let summary = connection(stream, config, stop).await;
+                log(peer, mode, &summary);
+            }
+        }
+    };
+    accept::serve(
+        listener,
+        accept::capacity(1),
+        stop,
+        TaskTracker::new(),
+        handle,
+    )
+    .await
+}
+
+/// Serves one connection: one request, one response, and then the close that the mode asks for.
+///
+/// hyper reads through a gate that stops after the head in the modes that ignore the body, and never
+/// shuts the connection down: the close policy does, on the socket itself.
+pub async fn connection(
+    stream: TcpStream,
+    config: Arc<Config>,
+    stop: CancellationToken,
+) -> Summary {
+    // Fails only on a connection that is gone already; reading will tell.
+    let _ = stream.set_nodelay(true);
+    let close_policy = config.close_policy();
+    let reads = config.body_policy().reads();
+    let seen = Seen::default();
+    let exchange = Exchange::default();
+
+    let io = Sensor::new(stream, seen.clone());
+    let io = HeadGate::new(
+        Stall::new(io, Seen::default(), None, Some(SEND_STALL)),
+        reads,
+    );
+    let io = FramingCheck::new(io, exchange.ambiguous.clone());
+    let app = app::service(config, exchange.clone());
+    let mut connection = http1::Builder::new()
+        .keep_alive(false)
+        // A client that has shut down its side still wants its answer.
+        .half_close(true)
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_header_size(MAX_HEAD_BYTES)
+        .max_buf_size(MAX_BUFFER_BYTES)
+        .serve_connection(TokioIo::new(io), TowerToHyperService::new(app));
+
+    let served = async {
+        (&mut connection).await?;
+        // When a client offers an upgrade (`Upgrade: h2c`), hyper is done before it has written out what it
+        // holds (`Dispatcher::poll_inner`; for other requests hyper's pull request 4018 has cured that).
+        // Polled again, it has forgotten the upgrade and writes the rest.
+        (&mut connection).await
+    };
+    let served = tokio::select! {
+        served = served => served,
+        () = idle_after(stop, seen) => Ok(()),
+    };
+    let answer = match served {
+        Ok(()) => exchange.answer(),
+        Err(error) => {
+            tracing::debug!(error = chain(&error), "the exchange ended early");
+            exchange.answer().or_else(|| answered_by_hyper(&error))
+        }
+    };
+
+    let gate = connection.into_parts().io.into_inner().into_inner();
+    let (head_bytes, body_bytes) = (gate.head_bytes(), gate.body_bytes());
+    let stream = gate.into_inner().into_inner().into_inner();
+    let policy = match answer.map(|answer| answer.kind) {
+        Some(Kind::Response) => close_policy,
+        Some(Kind::Refusal | Kind::Health) => REFUSAL,
+        None => Policy::Immediate,
+    };
+    Summary {
+        answer,
+        head_bytes,
+        body_bytes,
+        closed: close::close(stream, policy).await,
+    }
+}
+
+/// hyper refuses a head it can't read without asking the app.
+fn answered_by_hyper(error: &hyper::Error) -> Option<Answer> {
+    let status = if error.is_parse_too_large() {
+        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE
+    } else if error.is_parse() && !error.is_parse_version_h2() {
+        StatusCode::BAD_REQUEST
+    } else {
+        return None;
+    };
+    Some(Answer {
+        status,
+        kind: Kind::Refusal,
+    })
+}
+
+/// Ends when the server stops and the client has not sent anything.
+async fn idle_after(stop: CancellationToken, seen: Seen) {
+    stop.cancelled().await;
+    sleep(IDLE_GRACE).await;
+    if seen.read_bytes() > 0 {
+        std::future::pending::<()>().await;
+    }
+}
+
+fn log(peer: SocketAddr, mode: Mode, summary: &Summary) {
+    let Summary {
+        answer,
+        head_bytes,
+        body_bytes,
+        closed,
+    } = *summary;
+    let Some(Answer { status, kind }) = answer else {
+        tracing::debug!(%peer, head_bytes, "closed without a request");
+        return;
+    };
+    let status = status.as_u16();
+    match kind {
+        Kind::Health => tracing::debug!(%peer, status, "health check"),
+        Kind::Response | Kind::Refusal => tracing::info!(
+            %peer,
+            mode = mode.as_str(),
+            status,
+            head_bytes,
+            body_bytes,
+            unread_bytes = closed.unread_bytes,
+            unsent_bytes = closed.unsent_bytes,
+            lingered_bytes = closed.lingered_bytes,
+            peer_state = closed.peer.as_str(),
+            "closed"
+        ),
+    }
+}

@@ -1,0 +1,84 @@
+//! The server as a whole: many clients, and the end.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use common::{BODY, mode, post};
+use rstlab_upstream::{Config, Mode, run};
+use std::net::SocketAddr;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{JoinHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
+
+struct Server {
+    address: SocketAddr,
+    stop: CancellationToken,
+    task: JoinHandle<std::io::Result<()>>,
+}
+
+async fn serve(config: Config) -> Server {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let stop = CancellationToken::new();
+    let task = tokio::spawn(run(listener, config, stop.clone()));
+    Server {
+        address,
+        stop,
+        task,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_thousand_requests_from_a_hundred_clients() {
+    let server = serve(mode(Mode::Drain)).await;
+    let address = server.address;
+    let mut clients = JoinSet::new();
+    for _ in 0..100 {
+        clients.spawn(async move {
+            for _ in 0..10 {
+                let mut client = TcpStream::connect(address).await.unwrap();
+                client.write_all(post(22).as_bytes()).await.unwrap();
+                client.write_all(BODY).await.unwrap();
+                let mut answer = Vec::new();
+                client.read_to_end(&mut answer).await.unwrap();
+                assert!(answer.len() > 614_400);
+            }
+        });
+    }
+    while let Some(client) = clients.join_next().await {
+        client.unwrap();
+    }
+    server.stop.cancel();
+    server.task.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn stopping_finishes_what_runs() {
+    let server = serve(mode(Mode::Drain)).await;
+    let mut client = TcpStream::connect(server.address).await.unwrap();
+    let head = "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 22\r\nExpect: 100-continue\r\n\r\n";
+    client.write_all(head.as_bytes()).await.unwrap();
+    let mut proceed = [0; 25];
+    client.read_exact(&mut proceed).await.unwrap();
+
+    server.stop.cancel();
+    client.write_all(BODY).await.unwrap();
+    let mut answer = Vec::new();
+    client.read_to_end(&mut answer).await.unwrap();
+    assert!(answer.len() > 614_400);
+    server.task.await.unwrap().unwrap();
+    assert!(TcpStream::connect(server.address).await.is_err());
+}
+
+#[tokio::test]
+async fn stopping_does_not_wait_for_a_client_that_says_nothing() {
+    let server = serve(mode(Mode::Lazy)).await;
+    let mut client = TcpStream::connect(server.address).await.unwrap();
+    server.stop.cancel();
+    let start = std::time::Instant::now();
+    server.task.await.unwrap().unwrap();
+    assert!(start.elapsed() < rstlab_wire::accept::GRACE);
+    assert_eq!(client.read(&mut [0]).await.unwrap(), 0);
+}
