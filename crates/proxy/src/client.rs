@@ -7,7 +7,7 @@ use http::{Response, StatusCode};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use rstlab_wire::{Seen, Stall, close};
+use rstlab_wire::{MAX_HEAD_BYTES, Seen, Stall, chain, close};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -18,8 +18,6 @@ use tower_http::limit::RequestBodyLimitLayer;
 
 use crate::client_io::{ClientIo, Link};
 use crate::forward;
-use crate::framing::MAX_HEAD_BYTES;
-use crate::trouble::chain;
 use crate::upstream::Shared;
 
 /// How long a client may take no byte of a response.

@@ -6,11 +6,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use futures_util::task::AtomicWaker;
-use rstlab_wire::Stall;
+use rstlab_wire::{Framing, Stall};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-
-use crate::framing::Framing;
 
 /// What the parts that serve one client connection tell each other.
 #[derive(Debug)]
@@ -119,10 +117,7 @@ impl AsyncRead for ClientIo {
         let before = buf.filled().len();
         let result = Pin::new(&mut self.io).poll_read(cx, buf);
         if self.framing.check(&mut buf.filled_mut()[before..]) {
-            tracing::info!(
-                client = %self.link.peer,
-                "refused: a request with both Content-Length and Transfer-Encoding (RFC 9112 section 6.3)"
-            );
+            tracing::info!(client = %self.link.peer, "refused: {}", Framing::AMBIGUOUS);
         }
         result
     }

@@ -9,7 +9,7 @@ use http::{Request, Response, StatusCode, Version};
 use http_body::Body;
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
-use rstlab_wire::Seen;
+use rstlab_wire::{Seen, chain};
 use tokio::sync::oneshot;
 
 use crate::client_io::Link;
@@ -18,7 +18,7 @@ use crate::headers::{self, Refused};
 use crate::outgoing::Outgoing;
 use crate::relay::Relay;
 use crate::report::{Exchange, Outcome};
-use crate::trouble::{Trouble, chain};
+use crate::trouble::Trouble;
 use crate::upstream::{self, Shared};
 
 type ProxyBody = Either<Relay<Incoming>, Full<Bytes>>;

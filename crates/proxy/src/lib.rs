@@ -11,7 +11,6 @@ mod client;
 mod client_io;
 mod config;
 mod forward;
-mod framing;
 mod headers;
 mod outgoing;
 mod relay;

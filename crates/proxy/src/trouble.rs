@@ -3,6 +3,7 @@ use std::io;
 
 use http::StatusCode;
 use http_body_util::LengthLimitError;
+use rstlab_wire::causes;
 
 use crate::outgoing::ClientBodyError;
 
@@ -93,19 +94,6 @@ impl Trouble {
             Trouble::Client(_) => "the request's body is malformed",
         }
     }
-}
-
-/// An error and its sources, outermost first.
-fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
-    std::iter::successors(Some(error), |error: &&'a (dyn Error + 'static)| {
-        (*error).source()
-    })
-}
-
-/// An error with its sources, in one line.
-pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
-    let texts: Vec<String> = causes(error).map(ToString::to_string).collect();
-    texts.join(": ")
 }
 
 #[cfg(test)]

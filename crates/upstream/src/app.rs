@@ -9,14 +9,13 @@ use http::header::{CONNECTION, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Body;
 use http_body_util::{BodyExt, Either, Full, LengthLimitError};
+use rstlab_wire::{causes, chain};
 use tower::util::{BoxCloneSyncService, MapResponseLayer};
 use tower::{BoxError, ServiceBuilder, service_fn};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::limit::RequestBodyLimitLayer;
 use tower_http::timeout::{RequestBodyTimeoutLayer, TimeoutError};
 
-use crate::causes::{causes, chain};
-use crate::framing::Ambiguous;
 use crate::{BodyPolicy, Config, Fill};
 
 /// Longest time between two pieces of a body that is being read; then 408.
@@ -45,8 +44,6 @@ pub enum Kind {
 /// What is known about the one exchange of a connection, shared between its parts.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Exchange {
-    /// Whether the request has two lengths.
-    pub(crate) ambiguous: Ambiguous,
     answer: Arc<OnceLock<Answer>>,
 }
 
@@ -77,7 +74,7 @@ where
         BodyPolicy::Cap(bytes) => usize::try_from(bytes).unwrap_or(usize::MAX),
         BodyPolicy::Ignore | BodyPolicy::Drain => usize::MAX,
     };
-    let Exchange { ambiguous, answer } = exchange;
+    let Exchange { answer } = exchange;
     let note = move |response: Response<_>| {
         // The layers that refuse by themselves leave no kind.
         let kind = response.extensions().get().copied();
@@ -95,23 +92,16 @@ where
         .layer(RequestBodyLimitLayer::new(limit))
         .layer(RequestBodyTimeoutLayer::new(BODY_STALL))
         .service(service_fn(move |request| {
-            let (config, ambiguous) = (Arc::clone(&config), ambiguous.clone());
-            async move { Ok::<_, Infallible>(answer_to(request, &config, &ambiguous).await) }
+            let config = Arc::clone(&config);
+            async move { Ok::<_, Infallible>(answer_to(request, &config).await) }
         }));
     BoxCloneSyncService::new(app)
 }
 
-async fn answer_to<B>(
-    request: Request<B>,
-    config: &Config,
-    ambiguous: &Ambiguous,
-) -> Response<AppBody>
+async fn answer_to<B>(request: Request<B>, config: &Config) -> Response<AppBody>
 where
     B: Body<Error = BoxError>,
 {
-    if ambiguous.get() {
-        return refusal(StatusCode::BAD_REQUEST);
-    }
     if request.method() == Method::OPTIONS && request.uri() == "*" {
         return response(
             StatusCode::NO_CONTENT,

@@ -5,10 +5,8 @@
 
 mod app;
 mod args;
-mod causes;
 mod config;
 mod fill;
-mod framing;
 mod serve;
 
 pub use app::{Answer, Kind};

@@ -8,15 +8,13 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use rstlab_wire::close::{self, Bounds, Closed, Policy};
-use rstlab_wire::{HeadGate, Seen, Sensor, Stall, accept};
+use rstlab_wire::{HeadGate, MAX_HEAD_BYTES, Seen, Sensor, Stall, accept, chain};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::app::{self, Answer, Exchange, Kind};
-use crate::causes::chain;
-use crate::framing::FramingCheck;
 use crate::{Config, Mode};
 
 /// Longest time until a request's head has come.
@@ -24,9 +22,6 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Longest time between two successful writes.
 const SEND_STALL: Duration = Duration::from_secs(60);
-
-/// A larger head is answered with 431.
-const MAX_HEAD_BYTES: usize = 16 * 1024;
 
 /// Most bytes held for reading a connection, and about as many for writing it.
 const MAX_BUFFER_BYTES: usize = 128 * 1024;
@@ -112,7 +107,6 @@ pub async fn connection(
         Stall::new(io, Seen::default(), None, Some(SEND_STALL)),
         reads,
     );
-    let io = FramingCheck::new(io, exchange.ambiguous.clone());
     let app = app::service(config, exchange.clone());
     let mut connection = http1::Builder::new()
         .keep_alive(false)
@@ -143,7 +137,7 @@ pub async fn connection(
         }
     };
 
-    let gate = connection.into_parts().io.into_inner().into_inner();
+    let gate = connection.into_parts().io.into_inner();
     let (head_bytes, body_bytes) = (gate.head_bytes(), gate.body_bytes());
     let stream = gate.into_inner().into_inner().into_inner();
     let policy = match answer.map(|answer| answer.kind) {

@@ -5,7 +5,7 @@ use std::task::{Context, Poll, ready};
 use pin_project_lite::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::HeadEnd;
+use crate::{Framing, HeadEnd};
 
 /// Most bytes of one `recv(2)` until the head is complete: gunicorn's sync worker asks for as many.
 const RECV_BYTES: usize = 8192;
@@ -23,13 +23,15 @@ pin_project! {
     /// A server's side of a connection: decides what may be read, and counts it.
     ///
     /// An HTTP library may poll for reads while a handler runs (hyper does, to see the peer leave); with
-    /// [`Reads::HeadOnly`] such a read waits forever and pulls nothing out of the kernel. Shutting down does
+    /// [`Reads::HeadOnly`] such a read waits forever and pulls nothing out of the kernel. An ambiguous head is
+    /// spoiled ([`Framing`]), so that the library refuses it. Shutting down does
     /// nothing here: how the connection ends is the close policy's affair.
     #[derive(Debug)]
     pub struct HeadGate<T> {
         #[pin]
         io: T,
         reads: Reads,
+        framing: Framing,
         head_end: HeadEnd,
         head_complete: bool,
         head_bytes: u64,
@@ -43,6 +45,7 @@ impl<T> HeadGate<T> {
         Self {
             io,
             reads,
+            framing: Framing::default(),
             head_end: HeadEnd::default(),
             head_complete: false,
             head_bytes: 0,
@@ -88,6 +91,9 @@ impl<T: AsyncRead> AsyncRead for HeadGate<T> {
         let room = buf.remaining().min(RECV_BYTES);
         let mut piece = ReadBuf::new(buf.initialize_unfilled_to(room));
         ready!(this.io.poll_read(cx, &mut piece))?;
+        if this.framing.check(piece.filled_mut()) {
+            tracing::info!("refused: {}", Framing::AMBIGUOUS);
+        }
         let read = piece.filled();
         if let Some(end) = this.head_end.feed(read) {
             *this.head_complete = true;

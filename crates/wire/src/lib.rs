@@ -3,10 +3,12 @@
 //! *Seen*: [`Sensor`] notes each system call's outcome in a [`Seen`]; [`queues`] reads how many bytes lie
 //! unread and unsent in the kernel. *Steered*: [`SplitWrites`] sends head and body in two `writev(2)` calls,
 //! [`ReadOn`] goes on reading after a failed write, [`HeadGate`] stops reading after the head, [`Stall`] sets
-//! the time limits, and [`close`] holds the ways to close. [`accept`] takes connections until told to stop.
+//! the time limits, [`Framing`] spoils ambiguous requests, and [`close`] holds the ways to close. [`accept`] takes connections until told to stop.
 
 pub mod accept;
+mod causes;
 pub mod close;
+mod framing;
 mod gate;
 mod gather;
 mod head_end;
@@ -17,6 +19,8 @@ mod sensor;
 mod split;
 mod stall;
 
+pub use causes::{causes, chain};
+pub use framing::{Framing, MAX_HEAD_BYTES};
 pub use gate::{HeadGate, Reads};
 pub use gather::{GATHER_BYTES, Gather};
 pub use head_end::HeadEnd;

@@ -1,7 +1,7 @@
-use rstlab_wire::HeadEnd;
+use crate::HeadEnd;
 
-/// Head bytes looked at; hyper answers 431 to longer ones.
-pub(crate) const MAX_HEAD_BYTES: usize = 16 * 1024;
+/// Most bytes of a request's head; the servers here set hyper's limit to the same, which answers 431.
+pub const MAX_HEAD_BYTES: usize = 16 * 1024;
 
 /// hyper's own limit, beyond which it answers 431.
 const MAX_FIELDS: usize = 100;
@@ -9,11 +9,11 @@ const MAX_FIELDS: usize = 100;
 /// Follows the framing of the requests on a connection and makes an ambiguous one malformed.
 ///
 /// A request with both Content-Length and Transfer-Encoding may be an attempt at request smuggling
-/// (RFC 9112 §6.3). hyper drops the Content-Length and goes on; a proxy that tests others should not be
+/// (RFC 9112 §6.3). hyper drops the Content-Length and goes on; programs that test others should not be
 /// lenient here. Where a head has both, the last byte of its blank line is spoiled, so that hyper answers
 /// 400 in the request's place in the pipeline and closes.
 #[derive(Debug)]
-pub(crate) struct Framing {
+pub struct Framing {
     at: At,
     head: Vec<u8>,
 }
@@ -57,8 +57,12 @@ impl Default for Framing {
 }
 
 impl Framing {
+    /// What is wrong with a request that was spoiled.
+    pub const AMBIGUOUS: &str =
+        "a request with both Content-Length and Transfer-Encoding (RFC 9112 section 6.3)";
+
     /// Looks at the next bytes of the connection; returns whether an ambiguous head was spoiled.
-    pub(crate) fn check(&mut self, bytes: &mut [u8]) -> bool {
+    pub fn check(&mut self, bytes: &mut [u8]) -> bool {
         let mut from = 0;
         while from < bytes.len() {
             let rest = &mut bytes[from..];
