@@ -4,9 +4,8 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::{Sleep, sleep};
 
-use crate::{HeadEnd, Seen};
+use crate::{HeadEnd, Pause, Seen};
 
 /// Most pieces that one call passes on; the kernel takes up to `UIO_MAXIOV` (1,024), hyper gives up to 64.
 const MAX_SLICES: usize = 64;
@@ -23,8 +22,7 @@ pub struct SplitWrites<T> {
     split: bool,
     gap: Duration,
     at: At,
-    // Boxed because hyper wants its connection `Unpin`.
-    pause: Option<Pin<Box<Sleep>>>,
+    pause: Option<Pause>,
 }
 
 #[derive(Debug)]
@@ -106,7 +104,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for SplitWrites<T> {
             this.at = At::Body;
             this.seen.head_written();
             if !this.gap.is_zero() {
-                this.pause = Some(Box::pin(sleep(this.gap)));
+                this.pause = Some(Pause::start(this.gap)?);
             }
         }
         Poll::Ready(Ok(written))
@@ -125,9 +123,9 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for SplitWrites<T> {
     }
 }
 
-fn poll_pause(pause: &mut Option<Pin<Box<Sleep>>>, cx: &mut Context<'_>) -> Poll<()> {
-    if let Some(sleep) = pause {
-        ready!(sleep.as_mut().poll(cx));
+fn poll_pause(pause: &mut Option<Pause>, cx: &mut Context<'_>) -> Poll<()> {
+    if let Some(running) = pause {
+        ready!(Pin::new(running).poll(cx));
         *pause = None;
     }
     Poll::Ready(())
@@ -167,8 +165,8 @@ fn ends_head(head_end: &mut HeadEnd, bufs: &[IoSlice<'_>], mut written: usize) -
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::time::Instant;
     use tokio::io::AsyncWriteExt;
-    use tokio::time::Instant;
 
     /// Notes each write it gets, and takes at most `most` bytes of each.
     #[derive(Default)]
@@ -222,7 +220,7 @@ mod tests {
         }
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn the_first_write_is_the_head_and_the_second_comes_a_gap_later() {
         let gap = Duration::from_millis(3);
         let mut split = SplitWrites::new(Writes::default(), Seen::default(), gap);
@@ -261,7 +259,7 @@ mod tests {
 
     fn block_on(future: impl Future<Output = ()>) {
         tokio::runtime::Builder::new_current_thread()
-            .enable_time()
+            .enable_all()
             .build()
             .unwrap()
             .block_on(future);

@@ -1,0 +1,74 @@
+use std::io;
+use std::os::fd::OwnedFd;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
+    timerfd_settime,
+};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+/// A pause as exact as the kernel's timers are (`timerfd_create(2)`).
+///
+/// tokio's own timer counts whole milliseconds and rounds up: a pause of 500 µs would take one to two
+/// milliseconds, and which reset comes of it depends on such differences.
+#[derive(Debug)]
+pub struct Pause(AsyncFd<OwnedFd>);
+
+impl Pause {
+    /// Starts now. A pause of zero is over at once.
+    ///
+    /// # Errors
+    /// As `timerfd_create(2)`: no descriptor is left.
+    #[allow(unsafe_code)]
+    pub fn start(time: Duration) -> io::Result<Self> {
+        let timer = timerfd_create(
+            TimerfdClockId::Monotonic,
+            TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC,
+        )?;
+        let none = Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        // A time of zero would disarm the timer.
+        let time = time.max(Duration::from_nanos(1));
+        let time = Itimerspec {
+            it_interval: none,
+            it_value: Timespec {
+                tv_sec: i64::try_from(time.as_secs()).unwrap_or(i64::MAX),
+                tv_nsec: time.subsec_nanos().into(),
+            },
+        };
+        timerfd_settime(&timer, TimerfdTimerFlags::empty(), &time)?;
+        // SAFETY: an OwnedFd keeps its one descriptor open for as long as it lives, and the AsyncFd owns it.
+        let timer = unsafe { AsyncFd::register_with_interest(timer, Interest::READABLE) };
+        Ok(Self(timer.map_err(io::Error::from)?))
+    }
+}
+
+impl Future for Pause {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        // An error means that the runtime shuts down: nothing is left to wait for.
+        self.0.poll_read_ready(cx).map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Instant;
+
+    #[tokio::test]
+    async fn lasts_at_least_its_time() {
+        for time in [Duration::ZERO, Duration::from_micros(300)] {
+            let start = Instant::now();
+            Pause::start(time).unwrap().await;
+            assert!(start.elapsed() >= time);
+        }
+    }
+}
