@@ -7,7 +7,7 @@ mod support;
 use std::time::Duration;
 
 use rstlab_lab::load::{Cuts, Extent, Plan, Report, Target, Writes, run};
-use support::{End, Peer, cut, read_head, read_request, soon, until_unread};
+use support::{End, Peer, cut, read_head, read_request, soon, until_sent, until_unread};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket};
 
@@ -315,13 +315,17 @@ async fn an_answer_before_the_body_was_read_is_taken_though_sending_fails() {
     let peer = Peer::start(|mut stream, _| async move {
         read_head(&mut stream).await.unwrap();
         until_unread(&stream, 1).await;
-        let text = "HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\nConnection: close\r\n\r\nno";
-        stream.write_all(text.as_bytes()).await.unwrap();
+        let head = "HTTP/1.1 413 Too Large\r\nContent-Length: 50000\r\nConnection: close\r\n\r\n";
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.write_all(&[b'x'; 50_000]).await.unwrap();
+        // The reset destroys what is unsent: all must lie in the client's queue by then.
+        until_sent(&stream).await;
     })
     .await;
     // More than all socket buffers hold: it can't be sent before the answer comes.
     let report = report(&post(&peer, 50_000_000)).await;
     assert_eq!((report.whole, report.status_4xx), (REQUESTS, REQUESTS));
+    assert_eq!(report.body_bytes, REQUESTS * 50_000);
     assert_eq!(
         (report.resets, report.harmless_resets),
         (REQUESTS, REQUESTS)

@@ -151,3 +151,35 @@ fn chain(error: &dyn Error) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn whole(step: fn(&Seen)) -> Sample {
+        let seen = Seen::default();
+        seen.response_head();
+        step(&seen);
+        let so_far = SoFar {
+            seen: Some(seen),
+            status: Some(StatusCode::OK),
+            expected_bytes: Some(5),
+            body_bytes: 5,
+            ..SoFar::default()
+        };
+        Sample::new(&so_far, Ok(()), Duration::ZERO)
+    }
+
+    #[test]
+    fn a_read_that_fails_behind_a_whole_response_failed_after_it() {
+        fn reset() -> io::Error {
+            io::Error::from_raw_os_error(104)
+        }
+        let sample = whole(|seen| seen.failed(Call::Recv, &reset()));
+        assert_eq!(sample.outcome, Outcome::Whole(StatusCode::OK));
+        assert_eq!(sample.failure.unwrap().phase, Phase::AfterResponse);
+        // A write may have failed at any time before.
+        let sample = whole(|seen| seen.failed(Call::Writev, &reset()));
+        assert_eq!(sample.failure.unwrap().phase, Phase::SendingHead);
+    }
+}

@@ -139,6 +139,13 @@ pub(crate) async fn until_unread(stream: &TcpStream, bytes: u64) {
     }
 }
 
+/// Waits until the other side's kernel has every byte.
+pub(crate) async fn until_sent(stream: &TcpStream) {
+    while queues::unsent(stream).unwrap() > 0 {
+        tokio::task::yield_now().await;
+    }
+}
+
 /// A response whose Content-Length announces more than its body has.
 pub(crate) fn cut(announced: usize, body: usize) -> Vec<u8> {
     let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {announced}\r\n\r\n");
