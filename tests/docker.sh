@@ -1,0 +1,152 @@
+#!/usr/bin/env bash
+# Runs docker/compose.yaml and looks at what its containers log. The image is built from docker/Dockerfile where its
+# base image can be had, and else from programs built on this machine (docker/compose.host-binaries.yaml).
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+# Settings of the caller's would be taken for the tests'.
+unset LOG LOG_FORMAT COMPOSE_FILE "${!PROXY_@}" "${!UPSTREAM_@}" "${!CLIENT_@}"
+
+base_image=${BUILD_IMAGE:-rust:1-bookworm}
+export COMPOSE_PROJECT_NAME=rstlab-test-$$
+export RSTLAB_IMAGE=$COMPOSE_PROJECT_NAME
+# Docker takes a free port for 0.
+export PROXY_PORT=0
+export CLIENT_RATE=50
+
+# What nginx would log.
+reset='recv() failed (104: Connection reset by peer) while reading upstream'
+requests=100
+
+fail() {
+    printf 'docker: %s\n' "$1" >&2
+    exit 1
+}
+
+# Exit code 77 tells tests/run.sh.
+not_tested() {
+    printf '\n%s\n' '!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!' \
+        "!!! DOCKER WAS NOT TESTED: $1" \
+        '!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!' >&2
+    exit 77
+}
+
+# until_true SECONDS WHAT COMMAND...: asks again and again until COMMAND says yes.
+until_true() {
+    local deadline=$((SECONDS + $1)) what=$2
+    until "${@:3}"; do
+        ((SECONDS < deadline)) || fail "$what: not within $1 s"
+        sleep 0.2
+    done
+}
+
+container() {
+    compose ps --quiet "$1"
+}
+
+inspect() {
+    docker inspect --format "$2" "$(container "$1")"
+}
+
+logs() {
+    docker logs "$(container "$1")" 2>&1
+}
+
+is_healthy() {
+    [[ $(inspect "$1" '{{.State.Health.Status}}') == healthy ]]
+}
+
+# logged SERVICE TEXT COUNT: whether at least COUNT lines hold TEXT.
+logged() {
+    (($(logs "$1" | grep --count --fixed-strings -- "$2") >= $3))
+}
+
+# summary FIELD: a number from the last line of the proxy's log.
+summary() {
+    logs proxy | grep ' summary ' | grep --only-matching --perl-regexp "(?<= $1=)\d+" || fail "no $1 in a summary"
+}
+
+# Starts everything with the upstream in this mode.
+up() {
+    UPSTREAM_MODE=$1 compose up --detach > "$work/up" 2>&1 || fail "$(cat "$work/up")"
+    until_true 60 'the upstream is healthy' is_healthy upstream
+    until_true 60 'the proxy is healthy' is_healthy proxy
+}
+
+# Stops everything; each must end by itself, within the grace of 15 s.
+stop() {
+    local began=$SECONDS service code
+    compose stop > "$work/stop" 2>&1 || fail "$(cat "$work/stop")"
+    for service in upstream proxy client; do
+        code=$(inspect "$service" '{{.State.ExitCode}}')
+        # The client says with 1 that it was interrupted.
+        [[ $code == 0 || $service == client && $code == 1 ]] || fail "$service ended with exit code $code"
+    done
+    echo "stopped in $((SECONDS - began)) s: $(logs proxy | tail --lines 1)"
+}
+
+is_confined() {
+    local service=$1 found
+    found=$(inspect "$service" '{{.Config.User}} {{.HostConfig.ReadonlyRootfs}} {{.HostConfig.CapDrop}} {{.HostConfig.CapAdd}} {{.HostConfig.Privileged}} {{.HostConfig.SecurityOpt}}')
+    [[ $found == '65532:65532 true [ALL] [] false [no-new-privileges:true]' ]] || fail "$service is not confined: $found"
+}
+
+build_on_the_host() {
+    echo "no image $base_image: the programs are built on this machine"
+    export RSTLAB_BINARIES=$work/image
+    mkdir "$RSTLAB_BINARIES"
+    RUSTFLAGS='-C target-feature=+crt-static' cargo build --locked --release --bins --target host-tuple \
+        -p rstlab-lab -p rstlab-proxy -p rstlab-upstream
+    cp "${CARGO_TARGET_DIR:-target}"/"$(rustc --print host-tuple)"/release/rstlab{,-proxy,-upstream} "$RSTLAB_BINARIES"
+    cp docker/Dockerfile.host-binaries "$RSTLAB_BINARIES/Dockerfile"
+    files+=(--file docker/compose.host-binaries.yaml)
+}
+
+clean_up() {
+    compose down --rmi all --volumes --remove-orphans --timeout 5 > /dev/null 2>&1 || true
+    rm -rf "$work"
+}
+
+docker info > /dev/null 2>&1 || not_tested 'no Docker engine answers'
+if docker compose version > /dev/null 2>&1; then
+    compose_command=(docker compose)
+elif command -v docker-compose > /dev/null; then
+    compose_command=(docker-compose)
+else
+    not_tested 'neither docker compose nor docker-compose is here'
+fi
+
+work=$(mktemp -d)
+files=(--file docker/compose.yaml)
+compose() {
+    "${compose_command[@]}" "${files[@]}" "$@"
+}
+trap clean_up EXIT
+
+docker image inspect "$base_image" > /dev/null 2>&1 \
+    || timeout 300 docker pull --quiet "$base_image" 2> /dev/null \
+    || build_on_the_host
+compose build > "$work/build" 2>&1 || fail "$(cat "$work/build")"
+
+echo 'lazy: resets in the log'
+up lazy
+for service in upstream proxy client; do
+    is_confined "$service"
+done
+until_true 60 'resets' logged proxy "$reset" 10
+proxy=$(compose port proxy 8080)
+[[ $proxy == 127.0.0.1:* ]] || fail "the proxy is published on $proxy"
+answer=$(curl --silent --show-error --noproxy '*' --output /dev/null --write-out '%{http_code} %{size_download}' "http://$proxy/")
+[[ $answer == '200 614400' ]] || fail "curl got $answer from $proxy"
+stop
+(($(summary resets) > 0 && $(summary truncated) > 0)) || fail 'no reset and no truncated response in the summary'
+compose down > /dev/null 2>&1
+
+echo "drain: none in $requests requests"
+up drain
+until_true 60 "$requests requests" logged upstream ' closed ' "$requests"
+stop
+[[ $(summary resets) == 0 && $(summary truncated) == 0 ]] || fail "$(logs proxy)"
+(($(summary requests) >= requests)) || fail "$(logs proxy)"
+logged proxy "$reset" 1 && fail "$(logs proxy)"
+echo 'docker: as it should be'

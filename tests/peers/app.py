@@ -1,0 +1,18 @@
+"""The app behind gunicorn: one route that ignores the request's body, one that reads it."""
+
+from flask import Flask, request
+
+RESPONSE = b"x" * 614_400
+
+app = Flask(__name__)
+
+
+@app.post("/ignore")
+def ignore():
+    return RESPONSE
+
+
+@app.post("/read")
+def read():
+    request.get_data()
+    return RESPONSE

@@ -1,0 +1,137 @@
+//! Each of the upstream's modes behind the real proxy: what resets, what is lost, and that no client is deceived.
+
+use rstlab_tests::{End, Reply, exchange, field, post_head, proxy, upstream};
+
+const REQUESTS: u64 = 20;
+const RESPONSE_BYTES: u64 = 614_400;
+
+/// A run of [`REQUESTS`] requests, ended.
+struct Run {
+    replies: Vec<Reply>,
+    /// Requests of whose body the upstream read nothing. An upstream that gets no processor for longer than
+    /// the gap finds body and head together, and then it has read both.
+    unread: u64,
+    resets: u64,
+    harmless: u64,
+    truncated: u64,
+    no_response: u64,
+    log: Vec<String>,
+}
+
+/// Sends the requests through a proxy that pauses between head and body, so that the body comes late.
+fn run(mode: &str, settings: &[(&str, &str)], body_bytes: usize) -> Run {
+    let upstream = upstream(&[&[("UPSTREAM_MODE", mode)], settings].concat());
+    let proxy = proxy(upstream.address, &[("PROXY_GAP", "2ms")]);
+    let mut request = post_head("/", body_bytes as u64).into_bytes();
+    request.resize(request.len() + body_bytes, b'b');
+    let replies = (0..REQUESTS)
+        .map(|_| exchange(proxy.address, &request).expect("the proxy listens"))
+        .collect();
+    let (proxy, upstream) = (proxy.stop(), upstream.stop());
+    assert_eq!(proxy.status.code(), Some(0));
+    assert_eq!(upstream.status.code(), Some(0));
+    assert_eq!(proxy.summary("requests"), REQUESTS);
+    let unread = |line: &&String| field(line, "body_bytes") == Some("0");
+    Run {
+        replies,
+        unread: upstream.log.iter().filter(unread).count() as u64,
+        resets: proxy.summary("resets"),
+        harmless: proxy.summary("harmless"),
+        truncated: proxy.summary("truncated"),
+        no_response: proxy.summary("no_response"),
+        log: proxy.log,
+    }
+}
+
+fn every_unread_body_resets(run: &Run) {
+    assert!(run.unread > 0, "the proxy did not pause");
+    assert_eq!(run.resets, run.unread, "{:#?}", run.log);
+}
+
+fn all_whole(run: &Run, status: u16) {
+    for reply in &run.replies {
+        assert!(
+            reply.is_whole() && reply.status == Some(status),
+            "{reply:?}"
+        );
+    }
+}
+
+#[test]
+fn lazy_resets_and_every_cut_response_is_seen_as_cut() {
+    let run = run("lazy", &[], 22);
+    every_unread_body_resets(&run);
+    let line = "recv() failed (104: Connection reset by peer) while reading upstream";
+    assert!(
+        run.log.iter().any(|text| text.contains(line)),
+        "{:#?}",
+        run.log
+    );
+
+    // What the proxy calls truncated is what the clients got truncated, and they can tell.
+    let (whole, cut): (Vec<_>, Vec<_>) = run.replies.iter().partition(|reply| reply.is_whole());
+    assert_eq!(run.truncated + run.no_response, cut.len() as u64);
+    assert_eq!(run.harmless + run.truncated + run.no_response, run.resets);
+    assert_eq!(
+        run.truncated + run.no_response + whole.len() as u64,
+        REQUESTS
+    );
+    for reply in cut {
+        match reply.status {
+            Some(200) => {
+                assert_eq!(reply.expected_bytes, Some(RESPONSE_BYTES));
+                assert!(reply.body_bytes < RESPONSE_BYTES, "{reply:?}");
+            }
+            status => assert_eq!(status, Some(502), "{reply:?}"),
+        }
+    }
+}
+
+#[test]
+fn drain_and_linger_do_not_reset() {
+    for mode in ["drain", "linger"] {
+        let run = run(mode, &[], 22);
+        assert_eq!(run.resets, 0, "{mode}: {:#?}", run.log);
+        all_whole(&run, 200);
+    }
+}
+
+#[test]
+fn cap_does_not_reset_on_either_side_of_its_cap() {
+    let small = run("cap", &[("UPSTREAM_MAX_BODY", "22")], 22);
+    assert_eq!(small.resets, 0, "{:#?}", small.log);
+    all_whole(&small, 200);
+
+    let large = run("cap", &[("UPSTREAM_MAX_BODY", "22")], 100_000);
+    assert_eq!(large.resets, 0, "{:#?}", large.log);
+    all_whole(&large, 413);
+}
+
+#[test]
+fn delay_moves_the_reset_but_does_not_prevent_it() {
+    let run = run("delay", &[("UPSTREAM_CLOSE_DELAY", "50ms")], 22);
+    every_unread_body_resets(&run);
+    // The response had time to arrive: every reset came after it.
+    assert_eq!(run.harmless, run.resets, "{:#?}", run.log);
+    all_whole(&run, 200);
+}
+
+#[test]
+fn abort_resets_whatever_was_read() {
+    let run = run("abort", &[], 22);
+    assert_eq!(run.resets, REQUESTS, "{:#?}", run.log);
+}
+
+#[test]
+fn an_upload_over_the_proxy_s_cap_gets_its_whole_413_every_time() {
+    let upstream = upstream(&[("UPSTREAM_MODE", "drain")]);
+    let proxy = proxy(upstream.address, &[("PROXY_MAX_BODY", "1MiB")]);
+    let body_bytes = 50_000_000;
+    let mut request = post_head("/", body_bytes as u64).into_bytes();
+    request.resize(request.len() + body_bytes, b'b');
+    for _ in 0..10 {
+        let reply = exchange(proxy.address, &request).unwrap();
+        assert!(reply.is_whole() && reply.status == Some(413), "{reply:?}");
+        assert!(matches!(reply.end, End::Eof), "{reply:?}");
+    }
+}

@@ -1,0 +1,100 @@
+//! rstlab-proxy in front of real gunicorns.
+
+#![cfg(feature = "peers")]
+// Helpers of tests, outside of #[test].
+#![allow(clippy::unwrap_used)]
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
+
+use rstlab_tests::{Ended, Program, exchange, post_head, proxy};
+
+const REQUESTS: u64 = 100;
+
+/// Resets without drain: this one closes with bytes unread.
+const OLD: &str = "23.0.0";
+
+/// Half-closes and drains up to 64 KiB since 26.0.0.
+const NEW: &str = "27.0.1";
+
+/// Starts gunicorn with one synchronous worker and `tests/peers/app.py`.
+fn gunicorn(version: &str) -> (Program, SocketAddr) {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let program = tests
+        .join("../.venv")
+        .join(format!("gunicorn-{version}/bin/gunicorn"));
+    assert!(
+        program.exists(),
+        "{} is missing: tests/run.sh installs it",
+        program.display()
+    );
+    let mut command = Command::new(program);
+    command
+        .args(["--bind", "127.0.0.1:0", "--worker-class", "sync"])
+        .args(["--workers", "1"])
+        .arg("--chdir")
+        .arg(tests.join("peers"))
+        .arg("app:app")
+        .env("PYTHONDONTWRITEBYTECODE", "1");
+    if version == NEW {
+        // It would lie in the user's home.
+        command.arg("--no-control-socket");
+    }
+    let mut program = Program::start(command);
+    let line = program.wait_for("Listening at: http://");
+    let address = line
+        .split_once("http://")
+        .and_then(|(_, rest)| rest.split(' ').next()?.parse().ok())
+        .unwrap_or_else(|| panic!("no address in {line:?}"));
+    program.wait_for("Booting worker");
+    (program, address)
+}
+
+/// Sends the requests through the proxy; returns how the proxy ended, with its summary.
+fn run(version: &str, path: &str) -> Ended {
+    let (gunicorn, address) = gunicorn(version);
+    let proxy = proxy(address, &[("PROXY_GAP", "1ms")]);
+    let mut request = post_head(path, 22).into_bytes();
+    request.extend([b'b'; 22]);
+    let mut whole = 0;
+    for _ in 0..REQUESTS {
+        let reply = exchange(proxy.address, &request).unwrap();
+        assert_eq!(reply.status, Some(200), "{reply:?}");
+        whole += u64::from(reply.is_whole());
+    }
+    let ended = proxy.stop();
+    assert_eq!(ended.status.code(), Some(0));
+    assert_eq!(gunicorn.stop().status.code(), Some(0));
+    assert_eq!(ended.summary("requests"), REQUESTS);
+    assert_eq!(ended.summary("truncated"), REQUESTS - whole);
+    eprintln!(
+        "gunicorn {version} {path}: {} resets, {} truncated of {REQUESTS}",
+        ended.summary("resets"),
+        ended.summary("truncated")
+    );
+    ended
+}
+
+#[test]
+fn an_old_gunicorn_resets_when_the_app_ignores_the_body() {
+    let ended = run(OLD, "/ignore");
+    let resets = ended.summary("resets");
+    assert!(resets > 0, "{:#?}", ended.log);
+    let line = "(104: Connection reset by peer) while reading upstream";
+    assert!(ended.count(line) > 0, "{:#?}", ended.log);
+}
+
+#[test]
+fn an_old_gunicorn_does_not_when_the_app_reads_it() {
+    let ended = run(OLD, "/read");
+    assert_eq!(ended.summary("resets"), 0, "{:#?}", ended.log);
+}
+
+#[test]
+fn a_new_gunicorn_does_not_either_way() {
+    for path in ["/ignore", "/read"] {
+        let ended = run(NEW, path);
+        assert_eq!(ended.summary("resets"), 0, "{:#?}", ended.log);
+    }
+}

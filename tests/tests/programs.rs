@@ -1,0 +1,139 @@
+//! The programs as their user meets them: settings, exit codes, the order to stop.
+
+use std::io::{self, Write};
+use std::net::TcpListener;
+use std::process::{Command, Output};
+use std::sync::RwLock;
+use std::sync::mpsc::{Sender, channel};
+use std::thread;
+
+use rstlab_tests::{Reply, binary, connect, post_head, proxy, read_reply, upstream};
+
+fn run(program: &str, arguments: &[&str]) -> (Option<i32>, String) {
+    let Output { status, stderr, .. } = Command::new(binary(program))
+        .args(arguments)
+        .env_clear()
+        .output()
+        .expect("it starts");
+    (status.code(), String::from_utf8_lossy(&stderr).into_owned())
+}
+
+#[test]
+fn bad_settings_are_named_all_at_once_with_exit_code_2() {
+    let cases: [(&str, &[&str], &[&str]); 2] = [
+        (
+            "rstlab-proxy",
+            &["--writes=both", "--gap=1", "--upstream=nowhere"],
+            &[
+                "PROXY_WRITES=\"both\"",
+                "PROXY_GAP=\"1\"",
+                "PROXY_UPSTREAM=\"nowhere\"",
+            ],
+        ),
+        (
+            "rstlab-upstream",
+            &["--mode=lzy", "--status=99", "--response-bytes=many"],
+            &[
+                "UPSTREAM_MODE=\"lzy\"",
+                "UPSTREAM_STATUS=\"99\"",
+                "UPSTREAM_RESPONSE_BYTES=\"many\"",
+            ],
+        ),
+    ];
+    for (program, arguments, named) in cases {
+        let (code, text) = run(program, arguments);
+        assert_eq!(code, Some(2), "{text}");
+        let allowed = text.matches("; allowed: ").count();
+        assert_eq!(allowed, named.len(), "{text}");
+        for setting in named {
+            assert!(text.contains(setting), "{setting} is missing in:\n{text}");
+        }
+    }
+}
+
+#[test]
+fn a_port_in_use_is_one_clear_line_with_exit_code_1() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    for (program, setting) in [
+        ("rstlab-proxy", "PROXY_LISTEN"),
+        ("rstlab-upstream", "UPSTREAM_LISTEN"),
+    ] {
+        let (code, text) = run(program, &["--listen", &address]);
+        assert_eq!(code, Some(1), "{text}");
+        assert_eq!(text.lines().count(), 1, "{text}");
+        for part in [program, setting, &address, "Address already in use"] {
+            assert!(text.contains(part), "{part} is missing in {text}");
+        }
+    }
+}
+
+/// Clients at work when the order to stop comes.
+const CLIENTS: usize = 16;
+
+#[test]
+fn an_order_to_stop_under_load_loses_no_response() {
+    for mode in ["drain", "linger"] {
+        stop_under_load(mode);
+    }
+}
+
+fn stop_under_load(mode: &str) {
+    let upstream = upstream(&[("UPSTREAM_MODE", mode), ("UPSTREAM_THINK", "20ms")]);
+    let proxy = proxy(upstream.address, &[]);
+    let address = proxy.address;
+
+    // Who connects holds it for reading: nobody is between the question and the answer when it turns true.
+    let stopping = RwLock::new(false);
+    let one_request = |body: &[u8]| -> Option<io::Result<Reply>> {
+        let stopping = stopping.read().expect("no client panicked");
+        if *stopping {
+            return None;
+        }
+        let connected = connect(address);
+        drop(stopping);
+        Some(connected.and_then(|mut stream| {
+            // The head alone first: some are caught between it and the body.
+            stream.write_all(post_head("/", body.len() as u64).as_bytes())?;
+            stream.write_all(body)?;
+            Ok(read_reply(&mut stream))
+        }))
+    };
+    let (sender, replies) = channel();
+    let client = |sender: Sender<_>| {
+        while let Some(reply) = one_request(&[b'x'; 22]) {
+            sender.send(reply).expect("the receiver outlives us");
+        }
+    };
+
+    let (before, after, ended) = thread::scope(|scope| {
+        for _ in 0..CLIENTS {
+            let sender = sender.clone();
+            scope.spawn(|| client(sender));
+        }
+        drop(sender);
+        // The load is at full strength when each client could have had an answer.
+        let mut before: Vec<_> = replies.iter().take(CLIENTS).collect();
+        let mut stop = stopping.write().expect("no client panicked");
+        before.extend(replies.try_iter());
+        proxy.terminate();
+        *stop = true;
+        drop(stop);
+        let after: Vec<_> = replies.iter().collect();
+        (before, after, proxy.wait())
+    });
+
+    assert!(!after.is_empty(), "nothing ran when the order came");
+    for reply in before.iter().chain(&after) {
+        let whole = reply.as_ref().is_ok_and(Reply::is_whole);
+        assert!(whole, "{mode}: {reply:?}");
+    }
+    let requests = (before.len() + after.len()) as u64;
+    assert_eq!(ended.status.code(), Some(0));
+    assert_eq!(ended.summary("requests"), requests);
+    assert_eq!(ended.summary("no_response"), 0);
+    assert_eq!(ended.summary("truncated"), 0);
+    let error = connect(address).expect_err("nobody listens any more");
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+    assert_eq!(upstream.stop().status.code(), Some(0));
+}

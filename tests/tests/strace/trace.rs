@@ -1,0 +1,67 @@
+use std::collections::HashMap;
+use std::fmt;
+
+use crate::HEAD_END;
+
+/// One system call that wrote to a socket.
+pub(crate) struct Call {
+    name: String,
+    pub(crate) bytes: Vec<u8>,
+}
+
+impl fmt::Debug for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}({})", self.name, self.bytes.escape_ascii())
+    }
+}
+
+impl Call {
+    pub(crate) fn is_writev(&self) -> bool {
+        self.name == "writev"
+    }
+
+    /// Whether it carries a head to its end, and nothing after it.
+    pub(crate) fn is_head(&self) -> bool {
+        let first_end = self.bytes.windows(4).position(|four| four == HEAD_END);
+        first_end == Some(self.bytes.len() - HEAD_END.len())
+    }
+}
+
+/// Reads strace's output: the socket's two ends, and what was written to it.
+pub(crate) fn calls(trace: &str) -> Vec<(String, Call)> {
+    let mut unfinished: HashMap<&str, &str> = HashMap::new();
+    let mut calls = Vec::new();
+    for line in trace.lines() {
+        let (thread, text) = line.split_once(' ').expect("-f puts the thread first");
+        if let Some(start) = text.strip_suffix(" <unfinished ...>") {
+            unfinished.insert(thread, start);
+            continue;
+        }
+        let text = match text.split_once(" resumed>") {
+            Some((_, rest)) => unfinished.remove(thread).unwrap_or("").to_owned() + rest,
+            None => text.trim_start().to_owned(),
+        };
+        let returned = text.rsplit_once(" = ").map(|(_, value)| value.parse());
+        // Failed (EAGAIN), or no call at all (a signal, an exit).
+        let Some(Ok(written)) = returned else {
+            continue;
+        };
+        if let Some((name, arguments)) = text.split_once('(')
+            && let Some((_, socket)) = arguments.split_once("<TCP:[")
+            && let Some((socket, data)) = socket.split_once("]>")
+        {
+            let mut bytes: Vec<u8> = data.split('"').skip(1).step_by(2).flat_map(hex).collect();
+            bytes.truncate(written);
+            let name = name.to_owned();
+            calls.push((socket.to_owned(), Call { name, bytes }));
+        }
+    }
+    calls
+}
+
+/// `\x61\x62` as bytes.
+fn hex(text: &str) -> impl Iterator<Item = u8> {
+    text.split("\\x")
+        .skip(1)
+        .map(|digits| u8::from_str_radix(digits, 16).expect("-xx prints hexadecimal"))
+}
