@@ -6,5 +6,6 @@
 
 pub mod client;
 pub mod demo;
+mod grouped;
 pub mod load;
 pub mod server;

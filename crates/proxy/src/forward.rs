@@ -82,7 +82,6 @@ where
             fail(Trouble::Malformed, outcome)
         }
         Ok(response) => {
-            exchange.seen.response_head();
             let early = !exchange.seen.is_request_whole();
             let mut response = response
                 .map(|body| Either::Left(Relay::new(body, version, exchange, link, outcome)));

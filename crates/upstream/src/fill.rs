@@ -11,7 +11,7 @@ const PIECE_BYTES: usize = 64 * 1024;
 /// All pieces are this one: a body's length costs no memory.
 static PIECE: [u8; PIECE_BYTES] = [b'x'; PIECE_BYTES];
 
-/// A body of so many bytes of `x`.
+/// A body of so many bytes of `x`, for a response or a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fill {
     left: u64,

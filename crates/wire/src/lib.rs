@@ -15,6 +15,7 @@ mod head_end;
 mod pause;
 pub mod queues;
 mod read_on;
+mod response_head;
 mod seen;
 mod sensor;
 mod split;

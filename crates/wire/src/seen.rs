@@ -2,6 +2,8 @@ use std::fmt;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::response_head::ResponseHead;
+
 /// The system call that failed, as strace names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Call {
@@ -86,8 +88,8 @@ impl fmt::Display for Failure {
 
 /// A shared account of one connection as its client side sees it.
 ///
-/// [`Sensor`](crate::Sensor) writes down what the system calls did; whoever knows HTTP adds how far request
-/// and response have come. Cloning shares the account.
+/// [`Sensor`](crate::Sensor) writes down what the system calls did; whoever knows more adds how far the request
+/// has come and when the response was whole. Cloning shares the account.
 #[derive(Debug, Clone, Default)]
 pub struct Seen(Arc<Mutex<Account>>);
 
@@ -97,7 +99,7 @@ struct Account {
     read_bytes: u64,
     head_written: bool,
     request_whole: bool,
-    response_head: bool,
+    response_head: ResponseHead,
     response_whole: bool,
     fin: bool,
     failure: Option<Failure>,
@@ -113,10 +115,12 @@ impl Seen {
         self.account().written_bytes += bytes as u64;
     }
 
-    pub(crate) fn read(&self, bytes: usize) {
+    /// Notes bytes that were read; none is the end of the stream.
+    pub fn read(&self, bytes: &[u8]) {
         let mut account = self.account();
-        account.read_bytes += bytes as u64;
-        account.fin |= bytes == 0;
+        account.read_bytes += bytes.len() as u64;
+        account.response_head.feed(bytes);
+        account.fin |= bytes.is_empty();
     }
 
     /// Notes a failed call; the first one stays.
@@ -152,14 +156,18 @@ impl Seen {
         self.account().request_whole = true;
     }
 
-    /// The head of the final response was read.
-    pub fn response_head(&self) {
-        self.account().response_head = true;
-    }
-
     /// The response was read to its end.
+    ///
+    /// A read fails only after everything that was queued has been read (`tcp_recvmsg`): one that failed
+    /// before this was known failed after the response all the same. A write may have failed at any time.
     pub fn response_whole(&self) {
-        self.account().response_whole = true;
+        let mut account = self.account();
+        account.response_whole = true;
+        if let Some(failure) = &mut account.failure
+            && failure.call != Call::Writev
+        {
+            failure.phase = Phase::AfterResponse;
+        }
     }
 
     /// Whether the request has no more bytes to give.
@@ -213,7 +221,7 @@ impl Account {
         match call {
             Call::Writev if self.head_written => Phase::SendingBody,
             Call::Writev => Phase::SendingHead,
-            Call::Recv | Call::SoError if self.response_head => Phase::ReadingBody,
+            Call::Recv | Call::SoError if self.response_head.is_complete() => Phase::ReadingBody,
             Call::Recv | Call::SoError if self.read_bytes > 0 => Phase::ReadingHead,
             Call::Recv | Call::SoError if sending && self.head_written => Phase::SendingBody,
             Call::Recv | Call::SoError if sending => Phase::SendingHead,
@@ -252,8 +260,6 @@ mod tests {
             let seen = Seen::default();
             steps.iter().for_each(|step| step(&seen));
             seen.failed(call, &reset());
-            // What comes later does not move it.
-            seen.response_whole();
             seen.failure().unwrap().phase
         };
         assert_eq!(at(&[], Call::Writev), Phase::SendingHead);
@@ -263,8 +269,14 @@ mod tests {
             at(&[Seen::head_written, Seen::request_whole], Call::Recv),
             Phase::Waiting
         );
-        assert_eq!(at(&[|seen| seen.read(9)], Call::Recv), Phase::ReadingHead);
-        assert_eq!(at(&[Seen::response_head], Call::Recv), Phase::ReadingBody);
+        assert_eq!(
+            at(&[|seen| seen.read(b"HTTP/1.1 ")], Call::Recv),
+            Phase::ReadingHead
+        );
+        assert_eq!(
+            at(&[|seen| seen.read(b"HTTP/1.1 200 OK\r\n\r\n")], Call::Recv),
+            Phase::ReadingBody
+        );
         assert_eq!(
             at(&[Seen::response_whole], Call::SoError),
             Phase::AfterResponse
@@ -275,7 +287,7 @@ mod tests {
     fn the_next_request_starts_anew_on_the_same_connection() {
         let seen = Seen::default();
         seen.wrote(5);
-        seen.read(9);
+        seen.read(b"HTTP/1.1 ");
         seen.response_whole();
         assert_eq!(seen.phase(), Phase::AfterResponse);
         seen.next_request();
@@ -284,6 +296,19 @@ mod tests {
         seen.failed(Call::Recv, &reset());
         seen.next_request();
         assert!(seen.reset().is_some());
+    }
+
+    #[test]
+    fn a_read_that_failed_behind_the_response_failed_after_it() {
+        for (call, phase) in [
+            (Call::Recv, Phase::AfterResponse),
+            (Call::Writev, Phase::SendingHead),
+        ] {
+            let seen = Seen::default();
+            seen.failed(call, &reset());
+            seen.response_whole();
+            assert_eq!(seen.failure().unwrap().phase, phase);
+        }
     }
 
     #[test]

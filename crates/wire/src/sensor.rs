@@ -46,7 +46,7 @@ impl<T: AsyncRead> AsyncRead for Sensor<T> {
         let before = buf.filled().len();
         let result = ready!(this.io.poll_read(cx, buf));
         match &result {
-            Ok(()) => this.seen.read(buf.filled().len() - before),
+            Ok(()) => this.seen.read(&buf.filled()[before..]),
             Err(error) => this.seen.failed(Call::Recv, error),
         }
         Poll::Ready(result)

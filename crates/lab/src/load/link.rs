@@ -8,13 +8,13 @@ use http::{HeaderValue, Method, Request, StatusCode, Uri, header};
 use http_body_util::BodyExt as _;
 use hyper::client::conn::http1::{self, Connection, SendRequest};
 use hyper_util::rt::TokioIo;
+use rstlab_upstream::Fill;
 use rstlab_wire::{Failure, OnWriteError, ReadOn, Seen, Sensor, SplitWrites};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::meter::Meter;
-use super::upload::Upload;
 use super::{Plan, Writes};
 
 /// How long a connection that the server said it would close is watched for a late reset.
@@ -28,7 +28,7 @@ const USER_AGENT: HeaderValue =
 
 /// One connection to the server.
 pub(super) struct Link {
-    sender: SendRequest<Upload>,
+    sender: SendRequest<Fill>,
     driver: Driver,
     seen: Seen,
     /// It has carried a whole exchange before.
@@ -137,8 +137,8 @@ impl Link {
     }
 }
 
-fn request(plan: &Plan) -> Request<Upload> {
-    let mut request = Request::new(Upload::new(plan.body_bytes.unwrap_or(0)));
+fn request(plan: &Plan) -> Request<Fill> {
+    let mut request = Request::new(Fill::new(plan.body_bytes.unwrap_or(0)));
     if plan.body_bytes.is_some() {
         *request.method_mut() = Method::POST;
     }
@@ -162,12 +162,12 @@ type Io = Box<dyn Stream>;
 
 /// Moves hyper's connection on, in the task that waits for what comes out of it.
 struct Driver {
-    running: Option<Connection<TokioIo<Io>, Upload>>,
+    running: Option<Connection<TokioIo<Io>, Fill>>,
     ended: Option<Io>,
 }
 
 impl Driver {
-    fn new(connection: Connection<TokioIo<Io>, Upload>) -> Self {
+    fn new(connection: Connection<TokioIo<Io>, Fill>) -> Self {
         Self {
             running: Some(connection),
             ended: None,
@@ -217,6 +217,6 @@ impl Driver {
     }
 }
 
-fn into_io(connection: Connection<TokioIo<Io>, Upload>) -> Io {
+fn into_io(connection: Connection<TokioIo<Io>, Fill>) -> Io {
     connection.into_parts().io.into_inner()
 }

@@ -15,7 +15,6 @@ mod pace;
 mod report;
 mod target;
 mod text;
-mod upload;
 mod worker;
 
 use std::sync::Arc;

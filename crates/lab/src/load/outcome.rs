@@ -1,9 +1,8 @@
-use std::error::Error;
 use std::io;
 use std::time::Duration;
 
 use http::StatusCode;
-use rstlab_wire::{Call, Failure, Phase, Seen};
+use rstlab_wire::{Failure, Phase, Seen, causes, chain};
 
 use super::link::SoFar;
 
@@ -83,18 +82,9 @@ impl Sample {
                 None => Outcome::BadResponse(chain(&error)),
             },
         };
-        // A read fails only after everything that was queued has been read: the response was whole by then,
-        // even if hyper had not handed its end to us yet.
-        let after_whole = |failure: Failure| match (&outcome, failure.call) {
-            (Outcome::Whole(_), Call::Recv) => Failure {
-                phase: Phase::AfterResponse,
-                ..failure
-            },
-            _ => failure,
-        };
         Self {
             latency,
-            failure: failure.map(after_whole),
+            failure,
             phase: seen.map(Seen::phase),
             reused: so_far.reused,
             body_bytes: so_far.body_bytes,
@@ -111,8 +101,7 @@ impl Sample {
 
 /// What cut a response, from the error's sources; `None` if it was not cut but wrong.
 fn cut(error: &hyper::Error, failure: Option<Failure>) -> Option<Cut> {
-    let mut source: Option<&(dyn Error + 'static)> = Some(error);
-    while let Some(error) = source {
+    for error in causes(error) {
         if let Some(error) = error.downcast_ref::<io::Error>() {
             match error.kind() {
                 io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
@@ -123,7 +112,6 @@ fn cut(error: &hyper::Error, failure: Option<Failure>) -> Option<Cut> {
                 _ => {}
             }
         }
-        source = error.source();
     }
     if error.is_incomplete_message() {
         return Some(Cut::Eof);
@@ -137,49 +125,5 @@ fn cut(error: &hyper::Error, failure: Option<Failure>) -> Option<Cut> {
         Some(_) => Some(Cut::Error),
         None if error.is_canceled() || error.is_closed() => Some(Cut::Eof),
         None => None,
-    }
-}
-
-/// An error with its sources, in one line.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        source = error.source();
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn whole(step: fn(&Seen)) -> Sample {
-        let seen = Seen::default();
-        seen.response_head();
-        step(&seen);
-        let so_far = SoFar {
-            seen: Some(seen),
-            status: Some(StatusCode::OK),
-            expected_bytes: Some(5),
-            body_bytes: 5,
-            ..SoFar::default()
-        };
-        Sample::new(&so_far, Ok(()), Duration::ZERO)
-    }
-
-    #[test]
-    fn a_read_that_fails_behind_a_whole_response_failed_after_it() {
-        fn reset() -> io::Error {
-            io::Error::from_raw_os_error(104)
-        }
-        let sample = whole(|seen| seen.failed(Call::Recv, &reset()));
-        assert_eq!(sample.outcome, Outcome::Whole(StatusCode::OK));
-        assert_eq!(sample.failure.unwrap().phase, Phase::AfterResponse);
-        // A write may have failed at any time before.
-        let sample = whole(|seen| seen.failed(Call::Writev, &reset()));
-        assert_eq!(sample.failure.unwrap().phase, Phase::SendingHead);
     }
 }

@@ -1,3 +1,4 @@
+use crate::grouped::grouped;
 use std::fmt::{self, Display, Formatter};
 
 use super::report::{Cuts, Latency, Report};
@@ -122,19 +123,6 @@ fn write_failures(f: &mut Formatter<'_>, report: &Report) -> fmt::Result {
         }
     }
     Ok(())
-}
-
-/// A number with a comma after every three digits.
-fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 /// A line cut at 80 columns: a message may be of any length.
