@@ -1,8 +1,9 @@
+use std::io;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::Method;
-use rstlab_wire::{Call, Failure, Seen};
+use rstlab_wire::{Call, Failure, Seen, errno_text};
 use serde::Serialize;
 
 use crate::trouble::Trouble;
@@ -172,21 +173,21 @@ impl Exchange {
     }
 
     /// A connection that was never made; counts it too.
-    pub(crate) fn not_connected(
-        &self,
-        error: &dyn std::fmt::Display,
-        trouble: Trouble,
-        stats: &Stats,
-    ) {
+    pub(crate) fn not_connected(&self, error: &io::Error, trouble: Trouble, stats: &Stats) {
         let outcome = Outcome::NoResponse(trouble);
         stats.count(false, outcome, None);
+        let what = match error.raw_os_error() {
+            Some(errno) => format!("connect() failed ({})", errno_text(errno)),
+            // The name did not resolve.
+            None => error.to_string(),
+        };
         tracing::warn!(
             request = self.request,
             method = %self.method,
             path = self.path,
             upstream = %self.upstream,
             harm = %harm(outcome),
-            "{error} while connecting to upstream"
+            "{what} while connecting to upstream"
         );
     }
 }
@@ -219,7 +220,6 @@ pub(crate) fn exchange_for_tests(received: u64, expected: Option<u64>) -> Exchan
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io;
 
     #[test]
     fn resets_and_losses_are_counted_apart() {

@@ -28,7 +28,7 @@ pub use gather::{GATHER_BYTES, Gather};
 pub use head_end::HeadEnd;
 pub use pause::Pause;
 pub use read_on::{OnWriteError, ReadOn};
-pub use seen::{Call, Failure, Phase, Seen};
+pub use seen::{Call, Failure, Phase, Seen, errno_text};
 pub use sensor::Sensor;
 pub use split::SplitWrites;
 pub use stall::Stall;

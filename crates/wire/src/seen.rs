@@ -80,10 +80,15 @@ impl Failure {
 /// As nginx logs it: `recv() failed (104: Connection reset by peer)`.
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = io::Error::from_raw_os_error(self.errno).to_string();
-        let text = text.split(" (os error").next().unwrap_or_default();
-        write!(f, "{} failed ({}: {text})", self.call, self.errno)
+        write!(f, "{} failed ({})", self.call, errno_text(self.errno))
     }
+}
+
+/// An error number with its text, `104: Connection reset by peer`.
+pub fn errno_text(errno: i32) -> String {
+    let text = io::Error::from_raw_os_error(errno).to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    format!("{errno}: {text}")
 }
 
 /// A shared account of one connection as its client side sees it.
