@@ -17,7 +17,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::limit::RequestBodyLimitLayer;
 
 use crate::client_io::{ClientIo, Link};
-use crate::forward;
+use crate::forward::{self, Handled};
 use crate::upstream::Shared;
 
 /// How long a client may take no byte of a response.
@@ -110,10 +110,15 @@ pub(crate) async fn connection(
     let parts = connection.into_parts();
     let mut stream = parts.io.into_inner().into_inner();
     if let Err(error) = result {
-        tracing::debug!(client = %peer, error = %chain(&error), "client connection ended");
         let idle = parts.read_buf.is_empty() && link.requests() > 0;
         if error.is_timeout() && !idle {
+            tracing::info!(client = %peer, "408: the request's head took too long");
             request_timeout(&mut stream).await;
+        } else if error.is_parse() {
+            // hyper has answered 400 or 431.
+            tracing::info!(client = %peer, "refused: {}", chain(&error));
+        } else {
+            tracing::debug!(client = %peer, error = %chain(&error), "client connection ended");
         }
     }
     if link.ends_with_reset() {
@@ -125,8 +130,13 @@ pub(crate) async fn connection(
 
 /// Tells the client where a response is the connection's last one.
 fn last_response<B>(link: &Link, mut response: Response<B>) -> Response<B> {
-    // The body of a request that is too large is not read to its end.
-    if link.is_stopping() || response.status() == StatusCode::PAYLOAD_TOO_LARGE {
+    // The limit's layer answers by itself; the body stays unread.
+    let over_limit = response.extensions_mut().remove::<Handled>().is_none()
+        && response.status() == StatusCode::PAYLOAD_TOO_LARGE;
+    if over_limit {
+        tracing::info!(client = %link.peer, "413: the request's body is too large");
+    }
+    if link.is_stopping() || over_limit {
         response
             .headers_mut()
             .insert(CONNECTION, HeaderValue::from_static("close"));

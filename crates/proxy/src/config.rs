@@ -11,7 +11,13 @@ use rstlab_wire::OnWriteError;
 /// Each option can be given as an environment variable. Times need a unit (500us, 1ms, 60s); sizes may have
 /// one (614400, 64KiB, 1MiB).
 #[derive(Debug, Parser)]
-#[command(name = "rstlab-proxy", version)]
+#[command(
+    name = "rstlab-proxy",
+    version,
+    after_help = "Each setting can be given as a flag (--gap), as a flag of its full name (--proxy-gap) or in the \
+                  environment (PROXY_GAP); a flag wins.\n\
+                  Exit codes: 0 stopped by SIGTERM or SIGINT, 1 cannot listen, 2 bad settings."
+)]
 pub struct Args {
     /// Address to listen on, host:port; port 0 takes a free one and logs it
     #[arg(
@@ -124,7 +130,7 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Ask the proxy that listens on --listen whether it answers; exit 0 if it does
+    /// Ask the proxy that listens on --listen whether it answers; exit code 0 if it does, 1 if not
     Health,
 }
 

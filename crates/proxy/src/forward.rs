@@ -1,5 +1,6 @@
 use std::convert::Infallible;
 use std::error::Error;
+use std::net::SocketAddr;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 
@@ -23,6 +24,10 @@ use crate::upstream::{self, Shared};
 
 type ProxyBody = Either<Relay<Incoming>, Full<Bytes>>;
 
+/// Marks a response as one of [`forward`]'s; those of the layers above it don't have it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Handled;
+
 /// Forwards one request, and answers with the upstream's response or with the reason why there is none.
 pub(crate) async fn forward<B>(
     request: Request<B>,
@@ -33,11 +38,26 @@ where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
+    let mut response = respond(request, shared, link).await;
+    response.extensions_mut().insert(Handled);
+    Ok(response)
+}
+
+async fn respond<B>(
+    request: Request<B>,
+    shared: Arc<Shared>,
+    link: Arc<Link>,
+) -> Response<ProxyBody>
+where
+    B: Body<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
     let (mut head, body) = request.into_parts();
     let version = head.version;
+    let client = link.peer;
     let config = &shared.config;
     if let Err(refused) = headers::forward_request(&mut head, link.peer.ip(), &config.upstream) {
-        return Ok(refusal(refused));
+        return refusal(refused);
     }
 
     let exchange = Arc::new(Exchange {
@@ -55,7 +75,7 @@ where
         && has_body
         && let Err(error) = body.gathered().await
     {
-        return Ok(answer(Trouble::of(&error)));
+        return answer(Trouble::of(&error), client);
     }
 
     let stream = match upstream::connect(config).await {
@@ -66,7 +86,7 @@ where
                 _ => Trouble::Unreachable,
             };
             exchange.not_connected(&error, trouble, &shared.stats);
-            return Ok(answer(trouble));
+            return answer(trouble, client);
         }
     };
 
@@ -76,10 +96,10 @@ where
             upstream::start(stream, has_body, Arc::clone(&exchange), shared, told).await?;
         sender.send_request(Request::from_parts(head, body)).await
     };
-    Ok(match response.await {
+    match response.await {
         Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
             // Nobody asked for it: Upgrade is not forwarded.
-            fail(Trouble::Malformed, outcome)
+            fail(Trouble::Malformed, client, outcome)
         }
         Ok(response) => {
             let early = !exchange.seen.is_request_whole();
@@ -99,24 +119,31 @@ where
         }
         Err(error) => {
             tracing::debug!(request = exchange.request, error = %chain(&error), "no response");
-            fail(Trouble::of(&error), outcome)
+            fail(Trouble::of(&error), client, outcome)
         }
-    })
+    }
 }
 
 /// Tells the driver that no response will come, and the client why.
-fn fail(trouble: Trouble, outcome: oneshot::Sender<Outcome>) -> Response<ProxyBody> {
+fn fail(
+    trouble: Trouble,
+    client: SocketAddr,
+    outcome: oneshot::Sender<Outcome>,
+) -> Response<ProxyBody> {
     let ended = match trouble {
         Trouble::Client(_) => Outcome::Client,
         trouble => Outcome::NoResponse(trouble),
     };
     // The driver waits for it; if it is gone, so is the proxy.
     let _ = outcome.send(ended);
-    answer(trouble)
+    answer(trouble, client)
 }
 
 /// An answer of the proxy's own. It is the last on its connection: some of the request may be unread.
-fn answer(trouble: Trouble) -> Response<ProxyBody> {
+fn answer(trouble: Trouble, client: SocketAddr) -> Response<ProxyBody> {
+    if let Trouble::Client(status) = trouble {
+        tracing::info!(%client, "{}: {}", status.as_u16(), trouble.text());
+    }
     closing(text_response(trouble.status(), trouble.text()))
 }
 

@@ -80,7 +80,12 @@ impl Failure {
 /// As nginx logs it: `recv() failed (104: Connection reset by peer)`.
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} failed ({})", self.call, errno_text(self.errno))
+        let what = match self.call {
+            Call::Recv | Call::Writev => "failed",
+            // The call itself succeeds: it tells of an error.
+            Call::SoError => "returned",
+        };
+        write!(f, "{} {what} ({})", self.call, errno_text(self.errno))
     }
 }
 

@@ -14,7 +14,8 @@ const MAX_SLICES: usize = 64;
 ///
 /// The first write ends with the head's blank line, the second starts with the first body byte, however
 /// the writer above hands the bytes over. Between the two it may pause. During the pause nothing is read
-/// either: this is the single-threaded proxy that is busy elsewhere between its two writes.
+/// either, and a body that waits for its end goes out before anything is read: this is the single-threaded
+/// proxy that is busy elsewhere between its two writes.
 #[derive(Debug)]
 pub struct SplitWrites<T> {
     io: T,
@@ -23,6 +24,8 @@ pub struct SplitWrites<T> {
     gap: Duration,
     at: At,
     pause: Option<Pause>,
+    /// A write has met the pause and comes next.
+    body_waits: bool,
 }
 
 #[derive(Debug)]
@@ -43,6 +46,7 @@ impl<T> SplitWrites<T> {
             gap,
             at: At::Head(HeadEnd::default()),
             pause: None,
+            body_waits: false,
         }
     }
 
@@ -68,6 +72,10 @@ impl<T: AsyncRead + Unpin> AsyncRead for SplitWrites<T> {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         ready!(poll_pause(&mut this.pause, cx));
+        if this.body_waits {
+            // The write wakes us.
+            return Poll::Pending;
+        }
         Pin::new(&mut this.io).poll_read(cx, buf)
     }
 }
@@ -87,12 +95,19 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for SplitWrites<T> {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        ready!(poll_pause(&mut this.pause, cx));
+        if poll_pause(&mut this.pause, cx).is_pending() {
+            this.body_waits = true;
+            return Poll::Pending;
+        }
+        let io = Pin::new(&mut this.io);
         let At::Head(head_end) = &mut this.at else {
-            return Pin::new(&mut this.io).poll_write_vectored(cx, bufs);
+            let result = ready!(io.poll_write_vectored(cx, bufs));
+            if std::mem::take(&mut this.body_waits) {
+                cx.waker().wake_by_ref();
+            }
+            return Poll::Ready(result);
         };
 
-        let io = Pin::new(&mut this.io);
         let written = ready!(if this.split {
             let mut slices = [IoSlice::new(&[]); MAX_SLICES];
             let used = up_to_head_end(*head_end, bufs, &mut slices);
@@ -230,6 +245,30 @@ mod tests {
         assert_eq!(calls[0].0, HEAD);
         assert_eq!(calls[1].0, b"body");
         assert!(calls[1].1.unwrap() - calls[0].1.unwrap() >= gap);
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_came_during_the_gap_is_read_after_the_body_is_out() {
+        let (near, mut far) = tokio::io::duplex(1024);
+        let mut split = SplitWrites::new(near, Seen::default(), Duration::from_millis(1));
+        split.write_all(HEAD).await.unwrap();
+        far.write_all(b"answer").await.unwrap();
+        let mut order = Vec::new();
+        // As hyper does it: reads first whenever it is woken, then writes what it holds.
+        std::future::poll_fn(|cx| {
+            let mut answer = [0; 6];
+            let mut answer = ReadBuf::new(&mut answer);
+            if Pin::new(&mut split).poll_read(cx, &mut answer).is_ready() {
+                order.push("read");
+                return Poll::Ready(());
+            }
+            if order.is_empty() && Pin::new(&mut split).poll_write(cx, b"body").is_ready() {
+                order.push("written");
+            }
+            Poll::Pending
+        })
+        .await;
+        assert_eq!(order, ["written", "read"]);
     }
 
     #[tokio::test]
