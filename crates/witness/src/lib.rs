@@ -6,6 +6,7 @@
 //! reason into words, and [`Owners`] finds who listens on the port it came from.
 
 mod cause;
+mod clock;
 mod counters;
 mod event;
 mod first;
@@ -16,6 +17,7 @@ mod reason;
 mod tracefs;
 
 pub use cause::Cause;
+pub use clock::monotonic_now;
 pub use counters::Counters;
 pub use event::{BadLine, Line, Process, ResetEvent};
 pub use first::{Judged, Ledger, Place};

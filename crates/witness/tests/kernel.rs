@@ -5,7 +5,9 @@ use std::io::{self, Write as _};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
-use rstlab_witness::{Cause, Judged, Kernel, Ledger, Line, Owners, Place, Reason, State};
+use rstlab_witness::{
+    Cause, Judged, Kernel, Ledger, Line, Owners, Place, Reason, State, monotonic_now,
+};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 /// Longest wait for a reset that must come.
@@ -81,9 +83,7 @@ impl Witness {
                         lost @ Line::Lost { .. } => panic!("{lost:?}"),
                     }
                 }
-                let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-                let now = Duration::new(now.tv_sec as u64, now.tv_nsec as u32);
-                self.ledger.due(now, &mut judged);
+                self.ledger.due(monotonic_now(), &mut judged);
                 found.extend(judged.drain(..).filter(|it| {
                     it.event.source == server && it.event.destination.is_none_or(|to| to == client)
                 }));
@@ -156,6 +156,9 @@ async fn data_after_close() {
     let witness = Witness::start();
     let mut pair = Pair::new(V4).unwrap();
     let ends = ends(&pair);
+    // Until nothing more goes: so the FIN stays behind, and the connection is not yet a time-wait.
+    pair.server.set_nonblocking(true).unwrap();
+    while pair.server.write(&[0; 65536]).is_ok() {}
     drop(pair.server);
     pair.client.write_all(b"x").unwrap();
     let word = (Reason::AbortOnData, State::Close);
