@@ -323,3 +323,34 @@ async fn what_a_killed_run_left_is_removed() {
     drop(Witness::start());
     assert!(!stale.exists());
 }
+
+#[tokio::test]
+async fn lost_events_are_told() {
+    let mut kernel = Witness::start().kernel;
+    let page = std::fs::write(kernel.instance().join("buffer_size_kb"), "4");
+    page.expect("a buffer of a page can be had");
+    let listener = TcpListener::bind(V4).unwrap();
+    let server = listener.local_addr().unwrap();
+    for _ in 0..1000 {
+        let _client = TcpStream::connect(server).unwrap();
+        let (server, _) = listener.accept().unwrap();
+        SockRef::from(&server)
+            .set_linger(Some(Duration::ZERO))
+            .unwrap();
+    }
+    let mut lines = Vec::new();
+    kernel.read(&mut lines).await.expect("the pipe can be read");
+    kernel.finish(&mut lines).expect("the pipe can be read");
+    let (mut told, mut lost) = (0, 0);
+    for line in lines {
+        match line.expect("a sound line") {
+            Line::Reset(event) => told += u64::from(event.source == server),
+            Line::Lost { events, .. } => lost += events.expect("a count"),
+        }
+    }
+    // Others on this machine may have lost some too.
+    assert!(
+        told > 0 && lost > 0 && told + lost >= 1000,
+        "{told} told, {lost} lost"
+    );
+}
