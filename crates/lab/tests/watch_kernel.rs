@@ -208,6 +208,27 @@ fn text_fits_a_terminal() {
 }
 
 #[test]
+fn a_refused_connect_is_told_although_nothing_comes_after_it() {
+    let (listener, address) = listener();
+    drop(listener);
+    let port = address.port().to_string();
+    let mut watch = Beside::watch(&["--json", "--port", &port, "--count", "1"]);
+    TcpStream::connect(address).expect_err("nobody listens");
+    let (status, summary) = watch.end();
+    assert!(
+        status.success() && summary.contains("resets: 1,"),
+        "{summary}"
+    );
+    let mut out = String::new();
+    let stdout = watch.child.stdout.as_mut().expect("a pipe");
+    stdout.read_to_string(&mut out).expect("text");
+    let record: Value = serde_json::from_str(&out).expect("JSON");
+    let told = [&record["cause"], &record["reason"], &record["state"]];
+    assert_eq!(told, ["refused", "NO_SOCKET", "UNKNOWN"]);
+    assert_eq!([&record["sender"], &record["owner"]], [&Value::Null; 2]);
+}
+
+#[test]
 fn a_signal_ends_it_well_and_removes_the_instance() {
     for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
         let mut watch = Beside::watch(&["--port", "1"]);

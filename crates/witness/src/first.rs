@@ -205,6 +205,8 @@ impl Ledger {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const SERVER: &str = "127.0.0.1:80";
@@ -346,5 +348,33 @@ mod tests {
         assert_eq!(judged.len(), 200_000, "each is told once");
         ledger.see(close(60_000), &mut judged);
         assert_eq!((ledger.seen.len(), ledger.order.len()), (1, 1));
+    }
+
+    proptest! {
+        /// Whatever comes, each RST is told once, in its connection's order a first one before its echoes.
+        #[test]
+        fn each_is_told_once(events in prop::collection::vec((0_u64..20_000, 0_u16..3, any::<bool>(), 0..4), 0..200)) {
+            let (mut ledger, mut judged) = (Ledger::default(), Vec::new());
+            let count = events.len();
+            for (millis, port, from_server, kind) in events {
+                let client = format!("127.0.0.1:{}", 4000 + port);
+                let (from, to) = if from_server { (SERVER, client.as_str()) } else { (client.as_str(), SERVER) };
+                let (reason, state) = match kind {
+                    0 => (Reason::NoSocket, State::NoSocket),
+                    1 => (Reason::Flags, State::Listen),
+                    2 => (Reason::AbortOnClose, State::Close),
+                    _ => (Reason::TimewaitSocket, State::TimeWait),
+                };
+                ledger.see(event(millis, from, to, reason, state), &mut judged);
+            }
+            ledger.finish(&mut judged);
+            prop_assert_eq!(judged.len(), count);
+            prop_assert!(ledger.held.is_empty() && ledger.held_of.is_empty());
+            let mut begun = std::collections::HashSet::new();
+            for it in judged {
+                let new = begun.insert(Pair::of(&it.event));
+                prop_assert!(it.place == Place::First || !new, "an echo of nothing: {:?}", it);
+            }
+        }
     }
 }

@@ -9,8 +9,11 @@ use crate::{BadLine, Format, Line, Unavailable};
 
 const EVENT: &str = "events/tcp/tcp_send_reset";
 
-/// For each processor. An event takes about 100 bytes: ten seconds at 2,000 resets a second, all on one.
-const BUFFER_KIB: &str = "2048";
+/// The kernel's buffer for each processor, and for all of them, in KiB. An event takes about 100 bytes: at 2,000
+/// resets a second on one processor that is ten seconds, two on a very large machine.
+const BUFFER_KIB: usize = 2048;
+const LEAST_BUFFER_KIB: usize = 512;
+const ALL_BUFFERS_KIB: usize = 64 * 1024;
 
 /// Most bytes that one read takes.
 const READ_BYTES: usize = 64 * 1024;
@@ -56,7 +59,9 @@ impl Kernel {
         let instance = Instance::create()?;
         let format = Format::parse(&instance.read(&format!("{EVENT}/format"))?);
         instance.write("trace_clock", "mono")?;
-        instance.write("buffer_size_kb", BUFFER_KIB)?;
+        let processors =
+            std::fs::read_dir(instance.path().join("per_cpu")).map_or(1, Iterator::count);
+        instance.write("buffer_size_kb", &buffer_kib(processors).to_string())?;
         for option in OPTIONS {
             // An option that this kernel does not have is not set either.
             let _ = instance.write("trace_options", option);
@@ -142,6 +147,10 @@ impl Kernel {
     }
 }
 
+fn buffer_kib(processors: usize) -> usize {
+    (ALL_BUFFERS_KIB / processors.max(1)).clamp(LEAST_BUFFER_KIB, BUFFER_KIB)
+}
+
 fn is_temporary(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -182,6 +191,14 @@ mod tests {
     use super::*;
 
     const LOST: &str = "CPU:1 [LOST 17 EVENTS]\n";
+
+    #[test]
+    fn buffers_are_bounded_on_large_machines() {
+        assert_eq!(
+            [0, 1, 32, 64, 1024].map(buffer_kib),
+            [2048, 2048, 2048, 1024, 512]
+        );
+    }
 
     #[test]
     fn a_line_without_an_end_does_not_grow_for_ever() {
