@@ -21,9 +21,9 @@ pub enum Cause {
     Memory,
     /// The peer did not answer keepalive probes.
     SilentPeer,
-    /// Nobody listens on that port.
+    /// Nobody listened on that port.
     Refused,
-    /// The segment was for a connection that is not there (any more).
+    /// The segment was for a connection that the listener does not know (any more).
     Gone,
     /// The kernel does not say, or says something else.
     Unknown,
@@ -47,10 +47,9 @@ impl Cause {
 
     /// What the kernel's word for the *first* RST of a connection means (an echo has no cause of its own).
     ///
-    /// `listening` is whether somebody listens on the port that the RST came from: a SYN to such a port is
-    /// not answered with a RST, so that "no socket" means an old connection there, else most likely a connect
-    /// that was refused.
-    pub fn of(reason: Option<&Reason>, state: Option<&State>, listening: bool) -> Self {
+    /// "No socket" means that nobody listened: any segment to a port with a listener finds the listener
+    /// (`__inet_lookup`).
+    pub fn of(reason: Option<&Reason>, state: Option<&State>) -> Self {
         let Some(reason) = reason else {
             return Cause::Unknown;
         };
@@ -63,8 +62,7 @@ impl Cause {
             Reason::DisconnectWithData => Cause::Disconnect,
             Reason::AbortOnMemory => Cause::Memory,
             Reason::KeepaliveTimeout => Cause::SilentPeer,
-            Reason::NoSocket if !listening => Cause::Refused,
-            Reason::NoSocket => Cause::Gone,
+            Reason::NoSocket => Cause::Refused,
             Reason::Flags if state == Some(&State::Listen) => Cause::Gone,
             Reason::Flags
             | Reason::NotSpecified
@@ -114,7 +112,7 @@ impl Cause {
             Cause::Memory => "The kernel gave it up: too many closed connections, or no memory.",
             Cause::SilentPeer => "The peer did not answer keepalive probes.",
             Cause::Refused => {
-                "Nobody listens on that port: a connect was refused, or a server that is gone was written to."
+                "Nobody listened on that port: a connect was refused, or a server that is gone was written to."
             }
             Cause::Gone => {
                 "A segment came for a connection that is gone; what ended it was not seen."
@@ -144,20 +142,14 @@ mod tests {
     }
 
     #[test]
-    fn no_socket_is_refused_only_where_nobody_listens() {
-        let of = |listening| Cause::of(Some(&Reason::NoSocket), Some(&State::NoSocket), listening);
-        assert_eq!((of(false), of(true)), (Cause::Refused, Cause::Gone));
-    }
-
-    #[test]
     fn the_same_word_means_another_thing_in_another_state() {
-        let of = |state| Cause::of(Some(&Reason::Flags), Some(&state), true);
+        let of = |state| Cause::of(Some(&Reason::Flags), Some(&state));
         assert_eq!(of(State::Listen), Cause::Gone);
         assert_eq!(of(State::SynReceived), Cause::Unknown);
     }
 
     #[test]
     fn a_kernel_without_reasons_proves_nothing() {
-        assert_eq!(Cause::of(None, Some(&State::Close), true), Cause::Unknown);
+        assert_eq!(Cause::of(None, Some(&State::Close)), Cause::Unknown);
     }
 }

@@ -5,9 +5,7 @@ use std::io::{self, Write as _};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
-use rstlab_witness::{
-    Cause, Judged, Kernel, Ledger, Line, Owners, Place, Reason, State, monotonic_now,
-};
+use rstlab_witness::{Cause, Judged, Kernel, Ledger, Line, Place, Reason, State, monotonic_now};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 /// Longest wait for a reset that must come.
@@ -110,9 +108,8 @@ impl Witness {
             (event.reason.as_ref(), event.state.as_ref()),
             (Some(&reason), Some(&state))
         );
-        let listening = Owners::default().listening(server);
         assert_eq!(
-            Cause::of(event.reason.as_ref(), event.state.as_ref(), listening),
+            Cause::of(event.reason.as_ref(), event.state.as_ref()),
             cause
         );
         let sender = event.sender().map(|process| process.pid);

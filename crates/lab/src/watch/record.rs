@@ -66,16 +66,16 @@ impl Record {
     pub(super) fn new(judged: &Judged, time: SystemTime, owners: &mut Owners) -> Self {
         let event = &judged.event;
         let sender = event.sender().map(Process::from);
-        let owner = if sender.is_none() {
+        // Where no socket was, whoever listens now has come since.
+        let had_socket = event.state != Some(State::NoSocket);
+        let owner = if sender.is_none() && had_socket {
             owners.of(event.source)
         } else {
             None
         };
         let (cause, explanation) = match judged.place {
             Place::First => {
-                let no_socket = event.state == Some(State::NoSocket);
-                let listening = no_socket && owners.listening(event.source);
-                let cause = Cause::of(event.reason.as_ref(), event.state.as_ref(), listening);
+                let cause = Cause::of(event.reason.as_ref(), event.state.as_ref());
                 (Some(cause.as_str()), cause.sentence())
             }
             Place::Echo => (
