@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::Process;
-use crate::event::name_of;
+use crate::process::name_of;
 
 /// How long an answer is good.
 const FRESH: Duration = Duration::from_secs(10);
