@@ -2,10 +2,12 @@
 //!
 //! [`demo`] is the main job: every mode of the upstream behind the proxy, loaded and counted.
 //! [`server`] and [`client`] are the two programs of the article that describes the bug, [`load`] is a load
-//! generator that says of each response whether it came whole, and if not, what the kernel said.
+//! generator that says of each response whether it came whole, and if not, what the kernel said. [`watch`] stands
+//! beside any server and explains its resets.
 
 pub mod client;
 pub mod demo;
 mod grouped;
 pub mod load;
 pub mod server;
+pub mod watch;

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use rstlab_cli::{BadSettings, EXIT_USAGE, LogOptions, Settings, init_log};
-use rstlab_lab::{client, demo, load, server};
+use rstlab_lab::{client, demo, load, server, watch};
 
 /// A laboratory for the occasional ECONNRESET between a reverse proxy and an app server.
 // Every value is text: clap would stop at the first bad one, and we name them all.
@@ -40,6 +40,7 @@ enum Command {
     Server(server::Args),
     Client(client::Args),
     Load(load::Args),
+    Watch(watch::Args),
 }
 
 impl Cli {
@@ -50,6 +51,7 @@ impl Cli {
             Command::Server(args) => server::execute(&self.checked("warn", |s| args.config(s))?),
             Command::Client(args) => client::execute(&self.checked("warn", |s| args.config(s))?),
             Command::Load(args) => load::execute(&self.checked("warn", |s| args.config(s))?),
+            Command::Watch(args) => watch::execute(&self.checked("warn", |s| args.config(s))?),
         }
     }
 

@@ -1,7 +1,6 @@
 //! `rstlab demo`: the main job. Every way to treat a body behind a proxy that splits its writes, loaded and
 //! counted: by the client, by the proxy, and by the kernel.
 
-mod counters;
 mod row;
 mod text;
 
@@ -12,7 +11,6 @@ use indicatif::{ProgressBar, ProgressStyle};
 use rstlab_cli::Settings;
 use serde::Serialize;
 
-pub use counters::Counters;
 pub use row::Outcome;
 use row::ROWS;
 

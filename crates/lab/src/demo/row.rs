@@ -5,11 +5,11 @@ use std::time::Duration;
 use anyhow::Context as _;
 use rstlab_proxy::{Stats, Summary};
 use rstlab_upstream::Mode;
+use rstlab_witness::Counters;
 use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::counters::Counters;
 use crate::load::{self, Extent, Plan, Report, Target};
 
 /// Size of a request's body: small, as in the story; it comes after the head or not at all.
@@ -250,6 +250,9 @@ mod tests {
     const KERNEL: Counters = Counters {
         abort_on_close: 6,
         abort_on_data: 4,
+        abort_on_linger: 0,
+        resets_sent: 10,
+        connections_aborted: 10,
     };
 
     #[test]
