@@ -47,7 +47,7 @@ impl Cli {
     fn run(&self) -> anyhow::Result<ExitCode> {
         match &self.command {
             // The proxy in process logs each reset as a warning: here they are the subject.
-            Command::Demo(args) => demo::main(&self.checked("error", |s| args.config(s))?),
+            Command::Demo(args) => demo::execute(&self.checked("error", |s| args.config(s))?),
             Command::Server(args) => server::execute(&self.checked("warn", |s| args.config(s))?),
             Command::Client(args) => client::execute(&self.checked("warn", |s| args.config(s))?),
             Command::Load(args) => load::execute(&self.checked("warn", |s| args.config(s))?),

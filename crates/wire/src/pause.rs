@@ -1,5 +1,4 @@
 use std::io;
-use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -8,22 +7,20 @@ use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
     timerfd_settime,
 };
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
+use tokio::net::unix::pipe::Receiver;
 
 /// A pause as exact as the kernel's timers are (`timerfd_create(2)`).
 ///
 /// tokio's own timer counts whole milliseconds and rounds up: a pause of 500 µs would take one to two
 /// milliseconds, and which reset comes of it depends on such differences.
 #[derive(Debug)]
-pub struct Pause(AsyncFd<OwnedFd>);
+pub struct Pause(Receiver);
 
 impl Pause {
     /// Starts now. A pause of zero is over at once.
     ///
     /// # Errors
     /// As `timerfd_create(2)`: no descriptor is left.
-    #[allow(unsafe_code)]
     pub fn start(time: Duration) -> io::Result<Self> {
         let timer = timerfd_create(
             TimerfdClockId::Monotonic,
@@ -43,9 +40,8 @@ impl Pause {
             },
         };
         timerfd_settime(&timer, TimerfdTimerFlags::empty(), &time)?;
-        // SAFETY: an OwnedFd keeps its one descriptor open for as long as it lives, and the AsyncFd owns it.
-        let timer = unsafe { AsyncFd::register_with_interest(timer, Interest::READABLE) };
-        Ok(Self(timer.map_err(io::Error::from)?))
+        // tokio's AsyncFd is unsafe to make, its pipe is not: it only polls, and a timer can be polled too.
+        Ok(Self(Receiver::from_file_unchecked(timer.into())?))
     }
 }
 

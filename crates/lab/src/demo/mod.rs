@@ -81,7 +81,7 @@ impl Demonstration {
 ///
 /// # Errors
 /// A port can't be opened, or the kernel's counters can't be read.
-pub fn main(config: &Config) -> anyhow::Result<ExitCode> {
+pub fn execute(config: &Config) -> anyhow::Result<ExitCode> {
     let demonstration =
         tokio::runtime::Runtime::new()?.block_on(run(config.requests, config.gap))?;
     if config.json {
@@ -100,7 +100,7 @@ pub fn main(config: &Config) -> anyhow::Result<ExitCode> {
 /// Runs every row, one after the other, with a progress bar if standard error is a terminal.
 ///
 /// # Errors
-/// As [`main`].
+/// As [`execute`].
 pub async fn run(requests: u64, gap: Duration) -> anyhow::Result<Demonstration> {
     let bar = ProgressBar::new(requests * ROWS.len() as u64);
     if let Ok(style) = ProgressStyle::with_template("{msg:20} {wide_bar} {pos}/{len} {eta}") {
