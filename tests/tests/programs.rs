@@ -1,13 +1,17 @@
 //! The programs as their user meets them: settings, exit codes, the order to stop.
 
-use std::io::{self, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::net::TcpListener;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::sync::RwLock;
 use std::sync::mpsc::{Sender, channel};
 use std::thread;
+use std::time::Instant;
 
-use rstlab_tests::{Reply, binary, connect, post_head, proxy, read_reply, upstream};
+use rstlab_tests::{
+    LIMIT, Reply, binary, connect, exchange, field, post_head, proxy, read_reply, upstream,
+};
+use rustix::process::{Pid, Signal, kill_process};
 
 fn run(program: &str, arguments: &[&str]) -> (Option<i32>, String) {
     let Output { status, stderr, .. } = Command::new(binary(program))
@@ -66,6 +70,39 @@ fn a_port_in_use_is_one_clear_line_with_exit_code_1() {
             assert!(text.contains(part), "{part} is missing in {text}");
         }
     }
+}
+
+/// A pipe holds 64 KiB. When nobody empties it the log waits; the program must not.
+#[test]
+fn a_log_that_nobody_reads_stops_nothing() {
+    let mut child = Command::new(binary("rstlab-upstream"))
+        .args(["--listen=127.0.0.1:0", "--response-bytes=1"])
+        .env_clear()
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    let mut first_line = String::new();
+    // Held to the end: a closed pipe is another matter.
+    let mut stderr = BufReader::with_capacity(1, child.stderr.take().expect("piped"));
+    stderr.read_line(&mut first_line).expect("it logs");
+    let address = field(&first_line, "address").expect(&first_line);
+    let address = address.parse().expect(&first_line);
+
+    for request in 0..1000 {
+        let reply = exchange(address, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+        let whole = reply.as_ref().is_ok_and(Reply::is_whole);
+        assert!(whole, "request {request}: {reply:?}");
+    }
+    kill_process(Pid::from_child(&child), Signal::TERM).expect("it runs");
+    let deadline = Instant::now() + LIMIT;
+    let status = loop {
+        if let Some(status) = child.try_wait().expect("it is our child") {
+            break status;
+        }
+        assert!(Instant::now() < deadline, "it did not end");
+        thread::yield_now();
+    };
+    assert_eq!(status.code(), Some(0));
 }
 
 /// Clients at work when the order to stop comes.

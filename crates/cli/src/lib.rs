@@ -3,12 +3,14 @@
 mod health;
 mod listen;
 mod log;
+mod runtime;
 mod settings;
 mod signals;
 
 pub use health::check_health;
 pub use listen::listen;
-pub use log::{LogFormat, LogOptions, init_log};
+pub use log::{Log, LogFormat, LogOptions, init_log};
+pub use runtime::block_on;
 pub use settings::{BadSettings, Settings};
 pub use signals::stop_on_signals;
 

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use rstlab_cli::{BadSettings, EXIT_USAGE, LogOptions, Settings, init_log};
+use rstlab_cli::{BadSettings, EXIT_USAGE, Log, LogOptions, Settings, init_log};
 use rstlab_lab::{client, demo, load, server, watch};
 
 /// A laboratory for the occasional ECONNRESET between a reverse proxy and an app server.
@@ -44,20 +44,32 @@ enum Command {
 }
 
 impl Cli {
-    fn run(&self) -> anyhow::Result<ExitCode> {
+    /// Runs the command; `running` holds its log.
+    fn run(&self, running: &mut Option<Log>) -> anyhow::Result<ExitCode> {
         match &self.command {
             // The proxy in process logs each reset as a warning: here they are the subject.
-            Command::Demo(args) => demo::execute(&self.checked("error", |s| args.config(s))?),
-            Command::Server(args) => server::execute(&self.checked("warn", |s| args.config(s))?),
-            Command::Client(args) => client::execute(&self.checked("warn", |s| args.config(s))?),
-            Command::Load(args) => load::execute(&self.checked("warn", |s| args.config(s))?),
-            Command::Watch(args) => watch::execute(&self.checked("warn", |s| args.config(s))?),
+            Command::Demo(args) => {
+                demo::execute(&self.checked(running, "error", |s| args.config(s))?)
+            }
+            Command::Server(args) => {
+                server::execute(&self.checked(running, "warn", |s| args.config(s))?)
+            }
+            Command::Client(args) => {
+                client::execute(&self.checked(running, "warn", |s| args.config(s))?)
+            }
+            Command::Load(args) => {
+                load::execute(&self.checked(running, "warn", |s| args.config(s))?)
+            }
+            Command::Watch(args) => {
+                watch::execute(&self.checked(running, "warn", |s| args.config(s))?)
+            }
         }
     }
 
     /// Checks a command's settings together with the log's, and starts the log.
     fn checked<T>(
         &self,
+        running: &mut Option<Log>,
         log: &str,
         config: impl FnOnce(&mut Settings) -> Option<T>,
     ) -> Result<T, BadSettings> {
@@ -69,13 +81,14 @@ impl Cli {
             &self.log_format,
         );
         let (config, log) = settings.finish(config.zip(log))?;
-        init_log(log);
+        *running = Some(init_log(log));
         Ok(config)
     }
 }
 
 fn main() -> ExitCode {
-    match Cli::parse().run() {
+    let mut log = None;
+    match Cli::parse().run(&mut log) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("rstlab: {error:#}");

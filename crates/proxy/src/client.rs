@@ -113,10 +113,13 @@ pub(crate) async fn connection(
         let idle = parts.read_buf.is_empty() && link.requests() > 0;
         if error.is_timeout() && !idle {
             tracing::info!(client = %peer, "408: the request's head took too long");
-            request_timeout(&mut stream).await;
+            refuse(&mut stream, "408 Request Timeout").await;
         } else if error.is_parse() {
-            // hyper has answered 400 or 431.
             tracing::info!(client = %peer, "refused: {}", chain(&error));
+            // To anything else hyper has answered 400 or 431.
+            if error.is_parse_version_h2() {
+                refuse(&mut stream, "400 Bad Request").await;
+            }
         } else {
             tracing::debug!(client = %peer, error = %chain(&error), "client connection ended");
         }
@@ -144,10 +147,9 @@ fn last_response<B>(link: &Link, mut response: Response<B>) -> Response<B> {
     response
 }
 
-/// hyper ends a connection whose head takes too long without a word.
-async fn request_timeout(stream: &mut TcpStream) {
-    const ANSWER: &[u8] = b"HTTP/1.1 408 Request Timeout\r\n\
-        Connection: close\r\nContent-Length: 0\r\n\r\n";
+/// Says why the connection ends, where hyper ends it without a word.
+async fn refuse(stream: &mut TcpStream, status: &str) {
+    let answer = format!("HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
     // A client that is gone, or takes nothing, does not get it.
-    let _ = timeout(LINGER.time, stream.write_all(ANSWER)).await;
+    let _ = timeout(LINGER.time, stream.write_all(answer.as_bytes())).await;
 }

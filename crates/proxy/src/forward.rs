@@ -101,16 +101,21 @@ where
             // Nobody asked for it: Upgrade is not forwarded.
             fail(Trouble::Malformed, client, outcome)
         }
-        Ok(response) => {
+        Ok(mut response) => {
+            if headers::forward_response(response.headers_mut()).is_err() {
+                return fail(Trouble::Malformed, client, outcome);
+            }
             let early = !exchange.seen.is_request_whole();
             let mut response = response
                 .map(|body| Either::Left(Relay::new(body, version, exchange, link, outcome)));
-            headers::remove_hop_by_hop(response.headers_mut());
             // Ours, not the upstream's (RFC 9110 §2.5): an HTTP/1.0 upstream must not keep us from sending
             // chunks to an HTTP/1.1 client. hyper speaks HTTP/1.0 to a client that does.
             *response.version_mut() = Version::HTTP_11;
-            if early {
-                // The rest of the request will not be read as one (RFC 9112 §9.3, §9.6).
+            let ends_by_closing =
+                version == Version::HTTP_10 && response.body().size_hint().exact().is_none();
+            if early || ends_by_closing {
+                // The rest of the request will not be read as one (RFC 9112 §9.3, §9.6), or the end of the
+                // connection is the end of the response.
                 response
                     .headers_mut()
                     .insert(CONNECTION, HeaderValue::from_static("close"));

@@ -39,8 +39,12 @@ pub(crate) fn forward_request(
 
     let authority = head.uri.authority().cloned();
     let host = match &authority {
-        // RFC 9112 §3.2.2: with an absolute-form target, Host is what the target says.
-        Some(authority) => HeaderValue::from_str(authority.as_str()).ok(),
+        // RFC 9112 §3.2.2: with an absolute-form target, Host is what the target says; without a password
+        // that may stand there (RFC 9110 §4.2.4).
+        Some(authority) => {
+            let host = authority.as_str().rsplit('@').next();
+            host.and_then(|host| HeaderValue::from_str(host).ok())
+        }
         // HTTP/1.0 needs no Host, the request to the upstream does.
         None if !head.headers.contains_key(HOST) => HeaderValue::from_str(upstream).ok(),
         None => None,
@@ -90,12 +94,8 @@ fn check(head: &mut request::Parts) -> Result<(), Refused> {
     if head.method == Method::CONNECT {
         return Err(Refused::NotImplemented);
     }
-    let codings = head.headers.get_all(TRANSFER_ENCODING);
-    if codings
-        .iter()
-        .any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"chunked"))
-    {
-        // Nothing but chunked is decoded here (RFC 9112 §6.1).
+    if !is_chunked(&head.headers) {
+        // Nothing else is decoded here (RFC 9112 §6.1).
         return Err(Refused::NotImplemented);
     }
     if head.uri.path_and_query().is_none() && head.uri.scheme().is_none() {
@@ -117,9 +117,35 @@ fn check(head: &mut request::Parts) -> Result<(), Refused> {
     Ok(())
 }
 
+/// Makes a response's head the one the client gets.
+///
+/// # Errors
+/// It has a transfer coding other than chunked, which is not decoded here (RFC 9112 §6.1).
+pub(crate) fn forward_response(headers: &mut HeaderMap) -> Result<(), NotDecoded> {
+    if headers.contains_key(TRANSFER_ENCODING) {
+        if !is_chunked(headers) {
+            return Err(NotDecoded);
+        }
+        // RFC 9112 §6.3: the transfer coding decides, and the length must not be forwarded.
+        headers.remove(CONTENT_LENGTH);
+    }
+    remove_hop_by_hop(headers);
+    Ok(())
+}
+
+/// A transfer coding that is not decoded here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct NotDecoded;
+
+/// Whether chunked is the only transfer coding.
+fn is_chunked(headers: &HeaderMap) -> bool {
+    let mut codings = tokens(headers, &TRANSFER_ENCODING);
+    codings.all(|coding| coding.eq_ignore_ascii_case("chunked"))
+}
+
 /// Removes what is meant for one connection only: the fields RFC 9110 §7.6.1 names, and those that
 /// `Connection` names. The message's length is not among them, whatever `Connection` says.
-pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) {
+fn remove_hop_by_hop(headers: &mut HeaderMap) {
     let named: Vec<HeaderName> = tokens(headers, &CONNECTION)
         .filter_map(|token| token.parse().ok())
         .filter(|name| name != CONTENT_LENGTH && name != HOST)
@@ -213,7 +239,8 @@ mod tests {
     #[test]
     fn the_host_is_the_target_s_or_the_upstream_s() {
         let head =
-            forwarded(Request::get("http://target.example/x").header("host", "other")).unwrap();
+            forwarded(Request::get("http://me:secret@target.example/x").header("host", "other"))
+                .unwrap();
         assert_eq!(head.headers["host"], "target.example");
         assert_eq!(head.uri, "/x");
         let head = forwarded(Request::get("/").version(Version::HTTP_10)).unwrap();

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Parser as _;
-use rstlab_cli::{EXIT_USAGE, check_health, init_log, listen, stop_on_signals};
+use rstlab_cli::{EXIT_USAGE, block_on, check_health, init_log, listen, stop_on_signals};
 use rstlab_proxy::{Args, Config, Stats, run};
 
 fn main() -> ExitCode {
@@ -19,8 +19,8 @@ fn main() -> ExitCode {
     let result = if args.is_health_check() {
         check_health(&config.listen)
     } else {
-        init_log(log);
-        serve(config)
+        let _log = init_log(log);
+        block_on(serve(config))
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -31,7 +31,6 @@ fn main() -> ExitCode {
     }
 }
 
-#[tokio::main]
 async fn serve(config: Config) -> anyhow::Result<()> {
     let stop = stop_on_signals()?;
     let listener = listen("PROXY_LISTEN", &config.listen).await?;

@@ -3,11 +3,10 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use rstlab_cli::{EXIT_USAGE, check_health, init_log, listen, stop_on_signals};
+use rstlab_cli::{EXIT_USAGE, block_on, check_health, init_log, listen, stop_on_signals};
 use rstlab_upstream::{Args, Command, Config, run};
 
-#[tokio::main(worker_threads = 2)]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     let args = Args::parse();
     let (config, log) = match args.config() {
         Ok(settings) => settings,
@@ -19,8 +18,8 @@ async fn main() -> ExitCode {
     let done = match args.command {
         Some(Command::Health) => check_health(&config.listen),
         None => {
-            init_log(log);
-            serve(config).await
+            let _log = init_log(log);
+            block_on(serve(config))
         }
     };
     match done {

@@ -185,12 +185,6 @@ impl Seen {
         self.account().request_whole
     }
 
-    /// Whether the peer is the one to act: the request is out, or an answer has begun.
-    pub fn awaits_peer(&self) -> bool {
-        let account = self.account();
-        account.request_whole || account.read_bytes > 0
-    }
-
     /// The first call that failed.
     pub fn failure(&self) -> Option<Failure> {
         self.account().failure

@@ -10,8 +10,8 @@ use crate::Seen;
 
 /// Sets a limit to the time between two successful operations, for reading and for sending.
 ///
-/// The read limit counts only while the peer is the one to act ([`Seen::awaits_peer`]): a client that
-/// uploads slowly is not the upstream's fault. Fails with [`io::ErrorKind::TimedOut`].
+/// The read limit counts only once the request is out ([`Seen::is_request_whole`]): a client that uploads
+/// slowly is not the upstream's fault. Fails with [`io::ErrorKind::TimedOut`].
 #[derive(Debug)]
 pub struct Stall<T> {
     io: T,
@@ -80,7 +80,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Stall<T> {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         match Pin::new(&mut this.io).poll_read(cx, buf) {
-            Poll::Pending if this.seen.awaits_peer() => this.reading.poll_stalled(cx).map(Err),
+            Poll::Pending if this.seen.is_request_whole() => this.reading.poll_stalled(cx).map(Err),
             Poll::Pending => Poll::Pending,
             ready => {
                 this.reading.moved();
@@ -123,7 +123,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Stall<T> {
         let this = self.get_mut();
         // The request's last byte is out and the read that waits for the answer was polled before: this is
         // where its limit starts to run, and where the task learns to wake for it.
-        if this.seen.awaits_peer()
+        if this.seen.is_request_whole()
             && let Poll::Ready(error) = this.reading.poll_stalled(cx)
         {
             return Poll::Ready(Err(error));
@@ -169,6 +169,10 @@ mod tests {
         let seen = Seen::default();
         let (mut io, _far) = stalled(&seen);
         assert!(io.read_u8().now_or_never().is_none());
+        advance(READ * 2).await;
+        assert!(io.read_u8().now_or_never().is_none());
+        // Nor if the answer has begun: the peer may wait for the rest of a slow upload.
+        seen.read(b"HTTP/1.1 200 OK\r\n");
         advance(READ * 2).await;
         assert!(io.read_u8().now_or_never().is_none());
     }

@@ -19,6 +19,7 @@ async fn malformed_requests_are_refused_and_the_connection_closed() {
     let many = "a: b\r\n".repeat(200);
     for (status, what, request) in [
         (400, "no request line", "\x16\x03\x01\x02\r\n\r\n"),
+        (400, "HTTP/2", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
         (400, "no version", "GET /\r\nHost: x\r\n\r\n"),
         (
             400,
