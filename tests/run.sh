@@ -37,6 +37,7 @@ missing_packages() {
 		curl curl
 		nginx nginx
 		strace strace
+		tcpdump tcpdump
 		wrk wrk
 	END
     # The static programs for Docker need libc.a; a venv needs the pip that comes with this package.
@@ -48,7 +49,7 @@ install_packages() {
     local packages sudo=() policy=/usr/sbin/policy-rc.d status=0
     mapfile -t packages < <(missing_packages)
     if ((${#packages[@]} == 0)); then
-        echo 'nothing to install: cc, curl, nginx, python3-venv, strace and wrk are here'
+        echo 'nothing to install: cc, curl, nginx, python3-venv, strace, tcpdump and wrk are here'
         return
     fi
     echo "installing with apt-get: ${packages[*]}"
@@ -88,11 +89,27 @@ test_docker() {
     esac
 }
 
+# Makes resets and asks the kernel why it sent each.
+kernel_tests() {
+    if ((EUID != 0)); then
+        not_asked 'this is not root'
+    elif ! grep -q ' tracefs ' /proc/mounts && ! mount -t tracefs tracefs /sys/kernel/tracing; then
+        not_asked 'tracefs cannot be mounted'
+    else
+        cargo test --locked -p rstlab-witness -p rstlab-lab --features rstlab-witness/kernel,rstlab-lab/kernel
+    fi
+}
+
+not_asked() {
+    printf '!!! THE KERNEL WAS NOT ASKED: %s\n' "$1" >&2
+}
+
 run 'packages' install_packages
 run 'gunicorn' install_gunicorn
 run 'formatting' cargo fmt --all --check
 run 'clippy' cargo clippy --locked --workspace --all-targets --all-features -- -D warnings
 run 'unit and end-to-end tests' cargo test --locked --workspace
 run 'peer tests' cargo test --locked -p rstlab-tests --features peers --test 'peers_*' --test strace
+run 'kernel tests' kernel_tests
 run 'documentation' env RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps
 run 'docker' test_docker

@@ -44,7 +44,7 @@ pub(super) fn table(rows: &[Outcome]) -> String {
     for column in table.column_iter_mut().skip(2) {
         column.set_cell_alignment(CellAlignment::Right);
     }
-    table.to_string()
+    table.trim_fmt()
 }
 
 /// What was seen, in three sentences; a fourth if a row did not behave.
