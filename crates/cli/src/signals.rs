@@ -17,8 +17,8 @@ pub fn stop_on_signals() -> io::Result<CancellationToken> {
             _ = terminate.recv() => "SIGTERM",
             _ = interrupt.recv() => "SIGINT",
         };
-        stopped.cancel();
         tracing::info!("{name}: finishing what runs, then ending");
+        stopped.cancel();
     });
     Ok(stop)
 }

@@ -7,6 +7,11 @@ use clap::Parser as _;
 use rstlab_cli::{EXIT_USAGE, block_on, check_health, init_log, listen, stop_on_signals};
 use rstlab_proxy::{Args, Config, Stats, run};
 
+/// Buffers come and go with each request and cross threads: the C library's allocator makes that dear
+/// (`upstream.rs` has the figure).
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let args = Args::parse();
     let (config, log) = match args.config() {
