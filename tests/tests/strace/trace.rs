@@ -33,13 +33,15 @@ pub(crate) fn calls(trace: &str) -> Vec<(String, Call)> {
     let mut calls = Vec::new();
     for line in trace.lines() {
         let (thread, text) = line.split_once(' ').expect("-f puts the thread first");
+        // In a column: a shorter number is followed by more blanks.
+        let text = text.trim_start();
         if let Some(start) = text.strip_suffix(" <unfinished ...>") {
             unfinished.insert(thread, start);
             continue;
         }
         let text = match text.split_once(" resumed>") {
             Some((_, rest)) => unfinished.remove(thread).unwrap_or("").to_owned() + rest,
-            None => text.trim_start().to_owned(),
+            None => text.to_owned(),
         };
         let returned = text.rsplit_once(" = ").map(|(_, value)| value.parse());
         // Failed (EAGAIN), or no call at all (a signal, an exit).
