@@ -42,6 +42,12 @@ pub struct Args {
     ///   linger  ignores the body, half-closes, reads on within --linger-timeout and
     ///           --linger-bytes, closes: as gunicorn 26 and nginx do (RFC 9112, 9.6)
     ///   abort   ignores the body, closes with SO_LINGER 0: a RST for another reason
+    ///   truncate    reads the body, sends the head and half of the response's body,
+    ///               closes: a FIN in the middle of the response, no RST
+    ///   idle-close  reads the body, keeps the connection, closes it when the next
+    ///               request has come (unread, so a RST): the keep-alive race, always
+    ///               lost. Closes at once if the request says Connection: close, and
+    ///               after 60 s without a next request
     #[arg(
         long,
         alias = "upstream-mode",
@@ -244,7 +250,8 @@ mod tests {
         for part in [
             "11 bad settings",
             "UPSTREAM_LISTEN=\"8000\"",
-            "UPSTREAM_MODE=\"lzy\"; allowed: lazy, drain, cap, delay, linger, abort",
+            "UPSTREAM_MODE=\"lzy\"; allowed: lazy, drain, cap, delay, linger, abort, \
+             truncate, idle-close",
             "UPSTREAM_RESPONSE_BYTES=\"much\"",
             "UPSTREAM_STATUS=\"199\"; allowed: a final status, 200 to 599",
             "UPSTREAM_THINK=\"1\"",

@@ -4,6 +4,9 @@ use http::StatusCode;
 use rstlab_wire::Reads;
 use rstlab_wire::close::{Bounds, Policy};
 
+/// How long [`Mode::IdleClose`] waits for the next request.
+const KEEP_ALIVE: Duration = Duration::from_secs(60);
+
 /// What the server does with a request's body, and how it closes after the response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
@@ -19,17 +22,24 @@ pub enum Mode {
     Linger,
     /// Ignores the body and closes with `SO_LINGER {on, 0}`: a RST for another reason.
     Abort,
+    /// Reads the body to its end and closes in the middle of the response: a FIN, no RST.
+    Truncate,
+    /// Reads the body to its end, keeps the connection, and closes it when the next request comes: the
+    /// keep-alive race (RFC 9112 §9.3.1), lost every time.
+    IdleClose,
 }
 
 impl Mode {
     /// All of them, the bug first.
-    pub const ALL: [Mode; 6] = [
+    pub const ALL: [Mode; 8] = [
         Mode::Lazy,
         Mode::Drain,
         Mode::Cap,
         Mode::Delay,
         Mode::Linger,
         Mode::Abort,
+        Mode::Truncate,
+        Mode::IdleClose,
     ];
 
     /// Its name in settings and logs.
@@ -41,6 +51,8 @@ impl Mode {
             Mode::Delay => "delay",
             Mode::Linger => "linger",
             Mode::Abort => "abort",
+            Mode::Truncate => "truncate",
+            Mode::IdleClose => "idle-close",
         }
     }
 }
@@ -110,7 +122,7 @@ impl Config {
     pub fn body_policy(&self) -> BodyPolicy {
         match self.mode {
             Mode::Lazy | Mode::Delay | Mode::Linger | Mode::Abort => BodyPolicy::Ignore,
-            Mode::Drain => BodyPolicy::Drain,
+            Mode::Drain | Mode::Truncate | Mode::IdleClose => BodyPolicy::Drain,
             Mode::Cap => BodyPolicy::Cap(self.max_body),
         }
     }
@@ -119,10 +131,11 @@ impl Config {
     /// Refusals (400, 408, 413, 431) are always closed in stages.
     pub fn close_policy(&self) -> Policy {
         match self.mode {
-            Mode::Lazy | Mode::Drain | Mode::Cap => Policy::Immediate,
+            Mode::Lazy | Mode::Drain | Mode::Cap | Mode::Truncate => Policy::Immediate,
             Mode::Delay => Policy::Delay(self.close_delay),
             Mode::Linger => Policy::Linger(self.linger),
             Mode::Abort => Policy::Abort,
+            Mode::IdleClose => Policy::OnArrival(KEEP_ALIVE),
         }
     }
 }
@@ -150,6 +163,8 @@ mod tests {
                 (BodyPolicy::Ignore, Policy::Delay(Duration::from_secs(1))),
                 (BodyPolicy::Ignore, Policy::Linger(linger)),
                 (BodyPolicy::Ignore, Policy::Abort),
+                (BodyPolicy::Drain, Policy::Immediate),
+                (BodyPolicy::Drain, Policy::OnArrival(KEEP_ALIVE)),
             ]
         );
     }

@@ -7,6 +7,9 @@ mod app;
 mod args;
 mod config;
 mod fill;
+mod keep;
+mod last;
+mod part;
 mod serve;
 
 pub use app::{Answer, Kind};

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::app::{self, Answer, Exchange, Kind};
+use crate::last::UntilLast;
 use crate::{Config, Mode};
 
 /// Longest time until a request's head has come.
@@ -87,18 +88,52 @@ pub async fn run(listener: TcpListener, config: Config, stop: CancellationToken)
 }
 
 /// Serves one connection: one request, one response, and then the close that the mode asks for.
-///
-/// hyper reads through a gate that stops after the head in the modes that ignore the body, and never
-/// shuts the connection down: the close policy does, on the socket itself.
 pub async fn connection(
     stream: TcpStream,
     config: Arc<Config>,
     stop: CancellationToken,
 ) -> Summary {
+    let Answered {
+        stream,
+        answer,
+        head_bytes,
+        body_bytes,
+        mut policy,
+    } = exchange(stream, config, stop.clone()).await;
+    if let Policy::OnArrival(limit) = policy {
+        tokio::select! {
+            () = close::arrival(&stream, limit) => {}
+            () = stop.cancelled() => {}
+        }
+        policy = Policy::Immediate;
+    }
+    Summary {
+        answer,
+        head_bytes,
+        body_bytes,
+        closed: close::close(stream, policy).await,
+    }
+}
+
+/// A connection whose response is out, and which is still open.
+struct Answered {
+    stream: TcpStream,
+    answer: Option<Answer>,
+    head_bytes: u64,
+    body_bytes: u64,
+    policy: Policy,
+}
+
+/// One request and one response.
+///
+/// hyper reads through a gate that stops after the head in the modes that ignore the body, and never
+/// shuts the connection down: the close policy does, on the socket itself.
+async fn exchange(stream: TcpStream, config: Arc<Config>, stop: CancellationToken) -> Answered {
     // Fails only on a connection that is gone already; reading will tell.
     let _ = stream.set_nodelay(true);
     let close_policy = config.close_policy();
     let reads = config.body_policy().reads();
+    let keep_alive = config.mode == Mode::IdleClose;
     let seen = Seen::default();
     let exchange = Exchange::default();
 
@@ -107,9 +142,11 @@ pub async fn connection(
         Stall::new(io, Seen::default(), None, Some(SEND_STALL)),
         reads,
     );
+    let last = exchange.last_byte();
+    let io = UntilLast::new(io, last.clone());
     let app = app::service(config, exchange.clone());
     let mut connection = http1::Builder::new()
-        .keep_alive(false)
+        .keep_alive(keep_alive)
         // A client that has shut down its side still wants its answer.
         .half_close(true)
         .timer(TokioTimer::new())
@@ -131,25 +168,32 @@ pub async fn connection(
     };
     let answer = match served {
         Ok(()) => exchange.answer(),
+        Err(_) if last.is_given() => exchange.answer(),
         Err(error) => {
             tracing::debug!(error = chain(&error), "the exchange ended early");
             exchange.answer().or_else(|| answered_by_hyper(&error))
         }
     };
 
-    let gate = connection.into_parts().io.into_inner();
+    let parts = connection.into_parts();
+    let gate = parts.io.into_inner().into_inner();
     let (head_bytes, body_bytes) = (gate.head_bytes(), gate.body_bytes());
     let stream = gate.into_inner().into_inner().into_inner();
     let policy = match answer.map(|answer| answer.kind) {
+        // Closed by the client's wish, or the next request is here already: it came along with this one.
+        Some(Kind::Response) if keep_alive && (!last.is_given() || !parts.read_buf.is_empty()) => {
+            Policy::Immediate
+        }
         Some(Kind::Response) => close_policy,
         Some(Kind::Refusal | Kind::Health) => REFUSAL,
         None => Policy::Immediate,
     };
-    Summary {
+    Answered {
+        stream,
         answer,
         head_bytes,
         body_bytes,
-        closed: close::close(stream, policy).await,
+        policy,
     }
 }
 

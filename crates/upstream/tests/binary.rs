@@ -173,6 +173,8 @@ fn help_names_every_mode_and_setting() {
         "delay ",
         "linger ",
         "abort ",
+        "truncate ",
+        "idle-close ",
         "health ",
         "UPSTREAM_LISTEN=",
         "UPSTREAM_MODE=",
