@@ -139,7 +139,7 @@ where
     }
     let bytes = config.response_bytes;
     let body = match config.mode {
-        Mode::Truncate => Part::half(bytes, last),
+        Mode::Truncate | Mode::Kill => Part::half(bytes, last),
         Mode::IdleClose if keep_alive => Part::whole_until(bytes, last),
         Mode::Lazy
         | Mode::Drain

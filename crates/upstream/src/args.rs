@@ -48,6 +48,9 @@ pub struct Args {
     ///               request has come (unread, so a RST): the keep-alive race, always
     ///               lost. Closes at once if the request says Connection: close, and
     ///               after 60 s without a next request
+    ///   kill        ignores the body, sends the head and half of the response's body, and
+    ///               is killed by SIGKILL: each connection has a process of its own, 64
+    ///               at once. Unread bytes: a RST; nothing unread: a FIN
     #[arg(
         long,
         alias = "upstream-mode",
@@ -149,6 +152,13 @@ pub struct Args {
 pub enum Command {
     /// Asks the server that listens on --listen whether it answers: exit 0 if so, 1 if not.
     Health,
+    /// Answers on the connection that is standard input, and dies by SIGKILL. The mode kill starts it.
+    #[command(hide = true)]
+    Answer {
+        /// The process to tell, and not to outlive.
+        #[arg(long)]
+        parent: i32,
+    },
 }
 
 impl Args {
@@ -184,6 +194,7 @@ impl Args {
                     time: linger_timeout?,
                     bytes: Some(linger_bytes?),
                 },
+                program: None,
             };
             Some((config, log?))
         };
@@ -251,7 +262,7 @@ mod tests {
             "11 bad settings",
             "UPSTREAM_LISTEN=\"8000\"",
             "UPSTREAM_MODE=\"lzy\"; allowed: lazy, drain, cap, delay, linger, abort, \
-             truncate, idle-close",
+             truncate, idle-close, kill",
             "UPSTREAM_RESPONSE_BYTES=\"much\"",
             "UPSTREAM_STATUS=\"199\"; allowed: a final status, 200 to 599",
             "UPSTREAM_THINK=\"1\"",

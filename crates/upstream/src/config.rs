@@ -1,3 +1,4 @@
+use std::path::PathBuf;
 use std::time::Duration;
 
 use http::StatusCode;
@@ -27,11 +28,13 @@ pub enum Mode {
     /// Reads the body to its end, keeps the connection, and closes it when the next request comes: the
     /// keep-alive race (RFC 9112 §9.3.1), lost every time.
     IdleClose,
+    /// Ignores the body, and the process that answers is killed in the middle of the response.
+    Kill,
 }
 
 impl Mode {
     /// All of them, the bug first.
-    pub const ALL: [Mode; 8] = [
+    pub const ALL: [Mode; 9] = [
         Mode::Lazy,
         Mode::Drain,
         Mode::Cap,
@@ -40,6 +43,7 @@ impl Mode {
         Mode::Abort,
         Mode::Truncate,
         Mode::IdleClose,
+        Mode::Kill,
     ];
 
     /// Its name in settings and logs.
@@ -53,6 +57,7 @@ impl Mode {
             Mode::Abort => "abort",
             Mode::Truncate => "truncate",
             Mode::IdleClose => "idle-close",
+            Mode::Kill => "kill",
         }
     }
 }
@@ -97,6 +102,8 @@ pub struct Config {
     pub close_delay: Duration,
     /// How long [`Mode::Linger`] reads on.
     pub linger: Bounds,
+    /// The program rstlab-upstream, which [`Mode::Kill`] starts for each connection; no other mode needs it.
+    pub program: Option<PathBuf>,
 }
 
 impl Default for Config {
@@ -113,6 +120,7 @@ impl Default for Config {
                 time: Duration::from_secs(2),
                 bytes: Some(64 * 1024),
             },
+            program: None,
         }
     }
 }
@@ -121,7 +129,9 @@ impl Config {
     /// The mode's first half.
     pub fn body_policy(&self) -> BodyPolicy {
         match self.mode {
-            Mode::Lazy | Mode::Delay | Mode::Linger | Mode::Abort => BodyPolicy::Ignore,
+            Mode::Lazy | Mode::Delay | Mode::Linger | Mode::Abort | Mode::Kill => {
+                BodyPolicy::Ignore
+            }
             Mode::Drain | Mode::Truncate | Mode::IdleClose => BodyPolicy::Drain,
             Mode::Cap => BodyPolicy::Cap(self.max_body),
         }
@@ -131,7 +141,8 @@ impl Config {
     /// Refusals (400, 408, 413, 431) are always closed in stages.
     pub fn close_policy(&self) -> Policy {
         match self.mode {
-            Mode::Lazy | Mode::Drain | Mode::Cap | Mode::Truncate => Policy::Immediate,
+            // Of a killed process the kernel closes what it had open, at once.
+            Mode::Lazy | Mode::Drain | Mode::Cap | Mode::Truncate | Mode::Kill => Policy::Immediate,
             Mode::Delay => Policy::Delay(self.close_delay),
             Mode::Linger => Policy::Linger(self.linger),
             Mode::Abort => Policy::Abort,
@@ -165,6 +176,7 @@ mod tests {
                 (BodyPolicy::Ignore, Policy::Abort),
                 (BodyPolicy::Drain, Policy::Immediate),
                 (BodyPolicy::Drain, Policy::OnArrival(KEEP_ALIVE)),
+                (BodyPolicy::Ignore, Policy::Immediate),
             ]
         );
     }

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use rstlab_cli::{EXIT_USAGE, check_health, init_log, listen, stop_on_signals};
-use rstlab_upstream::{Args, Command, Config, run};
+use rstlab_upstream::{Args, Command, Config, answer, run};
 
 #[tokio::main(worker_threads = 2)]
 async fn main() -> ExitCode {
@@ -18,6 +18,10 @@ async fn main() -> ExitCode {
     };
     let done = match args.command {
         Some(Command::Health) => check_health(&config.listen),
+        Some(Command::Answer { parent }) => {
+            init_log(log);
+            answer_once(config, parent).await
+        }
         None => {
             init_log(log);
             serve(config).await
@@ -32,9 +36,15 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn serve(config: Config) -> anyhow::Result<()> {
+async fn serve(mut config: Config) -> anyhow::Result<()> {
+    config.program = std::env::current_exe().ok();
     let stop = stop_on_signals()?;
     let listener = listen("UPSTREAM_LISTEN", &config.listen).await?;
     run(listener, config, stop).await?;
+    Ok(())
+}
+
+async fn answer_once(config: Config, parent: i32) -> anyhow::Result<()> {
+    answer(config, parent).await?;
     Ok(())
 }

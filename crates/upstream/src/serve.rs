@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::app::{self, Answer, Exchange, Kind};
+use crate::child;
 use crate::last::UntilLast;
 use crate::{Config, Mode};
 
@@ -26,6 +27,10 @@ const SEND_STALL: Duration = Duration::from_secs(60);
 
 /// Most bytes held for reading a connection, and about as many for writing it.
 const MAX_BUFFER_BYTES: usize = 128 * 1024;
+
+/// Why [`Mode::Kill`] can't be served.
+const NO_PROGRAM: &str =
+    "mode kill answers in processes of its own: it needs the path of the program rstlab-upstream";
 
 /// How long a connection that has not sent a byte may live on after the order to stop. Its client has
 /// connected, and its request may be on the way.
@@ -53,8 +58,11 @@ pub struct Summary {
 /// Serves until `stop` is cancelled, then finishes what runs, for ten seconds at most.
 ///
 /// # Errors
-/// The listener fails.
+/// The listener fails, or [`Mode::Kill`] has no program to start ([`Config::program`]).
 pub async fn run(listener: TcpListener, config: Config, stop: CancellationToken) -> io::Result<()> {
+    if config.mode == Mode::Kill && config.program.is_none() {
+        return Err(io::Error::new(io::ErrorKind::Unsupported, NO_PROGRAM));
+    }
     tracing::info!(
         address = %listener.local_addr()?,
         mode = config.mode.as_str(),
@@ -72,8 +80,15 @@ pub async fn run(listener: TcpListener, config: Config, stop: CancellationToken)
             let (config, stop) = (Arc::clone(&config), stop.clone());
             async move {
                 let mode = config.mode;
-                let summary = connection(stream, config, stop).await;
-                log(peer, mode, &summary);
+                match &config.program {
+                    Some(program) if mode == Mode::Kill => {
+                        match child::supervise(stream, program, &config, stop).await {
+                            Ok(summary) => log(peer, mode, &summary),
+                            Err(error) => tracing::error!(%peer, %error, "not answered"),
+                        }
+                    }
+                    _ => log(peer, mode, &connection(stream, config, stop).await),
+                }
             }
         }
     };
@@ -87,48 +102,66 @@ pub async fn run(listener: TcpListener, config: Config, stop: CancellationToken)
     .await
 }
 
-/// Serves one connection: one request, one response, and then the close that the mode asks for.
+/// Serves one connection in this process: one request, one response, and then the close that the mode asks for.
+/// [`Mode::Kill`] is here what [`run`]'s child would do, but for the killing.
 pub async fn connection(
     stream: TcpStream,
     config: Arc<Config>,
     stop: CancellationToken,
 ) -> Summary {
-    let Answered {
-        stream,
-        answer,
-        head_bytes,
-        body_bytes,
-        mut policy,
-    } = exchange(stream, config, stop.clone()).await;
-    if let Policy::OnArrival(limit) = policy {
-        tokio::select! {
-            () = close::arrival(&stream, limit) => {}
-            () = stop.cancelled() => {}
-        }
-        policy = Policy::Immediate;
-    }
-    Summary {
-        answer,
-        head_bytes,
-        body_bytes,
-        closed: close::close(stream, policy).await,
-    }
+    exchange(stream, config, stop.clone())
+        .await
+        .close(stop)
+        .await
 }
 
 /// A connection whose response is out, and which is still open.
-struct Answered {
-    stream: TcpStream,
-    answer: Option<Answer>,
+pub(crate) struct Answered {
+    pub(crate) stream: TcpStream,
+    pub(crate) answer: Option<Answer>,
     head_bytes: u64,
     body_bytes: u64,
     policy: Policy,
+}
+
+impl Answered {
+    /// Ends the connection; whoever waits for the next request on it waits until `stop` at most.
+    pub(crate) async fn close(mut self, stop: CancellationToken) -> Summary {
+        if let Policy::OnArrival(limit) = self.policy {
+            tokio::select! {
+                () = close::arrival(&self.stream, limit) => {}
+                () = stop.cancelled() => {}
+            }
+            self.policy = Policy::Immediate;
+        }
+        Summary {
+            answer: self.answer,
+            head_bytes: self.head_bytes,
+            body_bytes: self.body_bytes,
+            closed: close::close(self.stream, self.policy).await,
+        }
+    }
+
+    /// How it went, with an end that this process does not live to see.
+    pub(crate) fn summary(&self, closed: Closed) -> Summary {
+        Summary {
+            answer: self.answer,
+            head_bytes: self.head_bytes,
+            body_bytes: self.body_bytes,
+            closed,
+        }
+    }
 }
 
 /// One request and one response.
 ///
 /// hyper reads through a gate that stops after the head in the modes that ignore the body, and never
 /// shuts the connection down: the close policy does, on the socket itself.
-async fn exchange(stream: TcpStream, config: Arc<Config>, stop: CancellationToken) -> Answered {
+pub(crate) async fn exchange(
+    stream: TcpStream,
+    config: Arc<Config>,
+    stop: CancellationToken,
+) -> Answered {
     // Fails only on a connection that is gone already; reading will tell.
     let _ = stream.set_nodelay(true);
     let close_policy = config.close_policy();

@@ -175,6 +175,7 @@ fn help_names_every_mode_and_setting() {
         "abort ",
         "truncate ",
         "idle-close ",
+        "kill ",
         "health ",
         "UPSTREAM_LISTEN=",
         "UPSTREAM_MODE=",

@@ -51,6 +51,15 @@ pub enum Peer {
 }
 
 impl Peer {
+    /// All of them.
+    pub const ALL: [Peer; 5] = [
+        Peer::Open,
+        Peer::Closed,
+        Peer::Reset,
+        Peer::TimeBound,
+        Peer::ByteBound,
+    ];
+
     /// As it stands in a log.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -127,14 +136,25 @@ pub fn abort(stream: TcpStream) {
 
 /// Looks at the queues, then closes.
 fn last_moment(stream: TcpStream, lingered_bytes: u64, peer: Option<Peer>) -> Closed {
-    let closed = Closed {
-        unread_bytes: queues::unread(&stream).unwrap_or(0),
-        unsent_bytes: queues::unsent(&stream).unwrap_or(0),
-        lingered_bytes,
-        peer: peer.unwrap_or_else(|| peer_of(&stream)),
-    };
+    let seen = look(&stream);
     drop(stream);
-    closed
+    Closed {
+        lingered_bytes,
+        peer: peer.unwrap_or(seen.peer),
+        ..seen
+    }
+}
+
+/// How a connection stands right now, for whoever leaves the closing to the kernel.
+///
+/// Takes a pending error out of the socket.
+pub fn look(stream: &TcpStream) -> Closed {
+    Closed {
+        unread_bytes: queues::unread(stream).unwrap_or(0),
+        unsent_bytes: queues::unsent(stream).unwrap_or(0),
+        lingered_bytes: 0,
+        peer: peer_of(stream),
+    }
 }
 
 /// Asks the socket, without waiting and without taking bytes out of its queue.
