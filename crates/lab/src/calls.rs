@@ -14,6 +14,9 @@ use crate::trace::{Address, Data, Trace};
 /// Connections the kernel may hold for us, as many as the standard library asks for.
 const BACKLOG: i32 = 128;
 
+/// The kernel is still connecting.
+const EINPROGRESS: i32 = 115;
+
 /// Length of a `struct sockaddr_in`.
 const ADDRESS_BYTES: usize = 16;
 
@@ -87,7 +90,9 @@ pub(crate) fn connect(address: SocketAddr, limit: Duration, trace: Trace) -> io:
     match connected {
         Ok(()) => Ok(socket.into()),
         // connect(2): that is how a send time-out is told.
-        Err(error) if error.raw_os_error() == Some(115) => Err(io::ErrorKind::TimedOut.into()),
+        Err(error) if error.raw_os_error() == Some(EINPROGRESS) => {
+            Err(io::ErrorKind::TimedOut.into())
+        }
         Err(error) => Err(error),
     }
 }

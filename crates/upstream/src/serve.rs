@@ -73,6 +73,8 @@ pub async fn run(listener: TcpListener, config: Config, stop: CancellationToken)
         close = ?config.close_policy(),
         "listening"
     );
+    // A child costs its pipe, the signal of its end, and for a moment the other end of the pipe.
+    let descriptors_each = if config.mode == Mode::Kill { 4 } else { 1 };
     let config = Arc::new(config);
     let handle = {
         let stop = stop.clone();
@@ -94,7 +96,7 @@ pub async fn run(listener: TcpListener, config: Config, stop: CancellationToken)
     };
     accept::serve(
         listener,
-        accept::capacity(1),
+        accept::capacity(descriptors_each),
         stop,
         TaskTracker::new(),
         handle,

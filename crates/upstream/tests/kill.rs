@@ -6,13 +6,13 @@ mod common;
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, Lines, Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, ChildStderr, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
 use common::{BODY, LARGE, mode, post};
-use rstlab_upstream::{Mode, run};
+use rstlab_upstream::{Config, Mode, run};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
@@ -202,12 +202,45 @@ fn stopping_ends_those_whose_clients_say_nothing() {
     assert!(!rest.contains("ERROR"), "{rest}");
 }
 
-#[tokio::test]
-async fn in_process_it_says_what_it_needs() {
+async fn listener() -> (tokio::net::TcpListener, SocketAddr) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    (listener, address)
+}
+
+#[tokio::test]
+async fn in_process_without_a_program_it_says_what_it_needs() {
+    let (listener, _) = listener().await;
     let error = run(listener, mode(Mode::Kill), CancellationToken::new())
         .await
         .unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::Unsupported);
     assert!(error.to_string().contains("rstlab-upstream"), "{error}");
+}
+
+#[tokio::test]
+async fn in_process_it_takes_the_program_s_path() {
+    for (program, bytes) in [
+        (env!("CARGO_BIN_EXE_rstlab-upstream"), 307_200),
+        // Not there, and not ours: the connection is closed.
+        ("/nowhere/rstlab-upstream", 0),
+        ("/bin/true", 0),
+    ] {
+        let (listener, address) = listener().await;
+        let config = Config {
+            program: Some(program.into()),
+            ..mode(Mode::Kill)
+        };
+        let stop = CancellationToken::new();
+        let server = tokio::spawn(run(listener, config, stop.clone()));
+        let body = tokio::task::spawn_blocking(move || {
+            let mut client = TcpStream::connect(address).unwrap();
+            // Fails if the connection is closed already.
+            let _ = client.write_all(post(0).as_bytes());
+            read(&mut client).0
+        });
+        assert_eq!(body.await.unwrap(), bytes, "{program}");
+        stop.cancel();
+        server.await.unwrap().unwrap();
+    }
 }
