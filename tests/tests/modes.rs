@@ -109,7 +109,8 @@ fn cap_does_not_reset_on_either_side_of_its_cap() {
 
 #[test]
 fn delay_moves_the_reset_but_does_not_prevent_it() {
-    let run = run("delay", &[("UPSTREAM_CLOSE_DELAY", "50ms")], 22);
+    // Longer than a busy machine takes for a response, shorter than the proxy watches (1 s).
+    let run = run("delay", &[("UPSTREAM_CLOSE_DELAY", "500ms")], 22);
     every_unread_body_resets(&run);
     // The response had time to arrive: every reset came after it.
     assert_eq!(run.harmless, run.resets, "{:#?}", run.log);
@@ -134,4 +135,39 @@ fn an_upload_over_the_proxy_s_cap_gets_its_whole_413_every_time() {
         assert!(reply.is_whole() && reply.status == Some(413), "{reply:?}");
         assert!(matches!(reply.end, End::Eof), "{reply:?}");
     }
+}
+
+fn all_cut(run: &Run) {
+    for reply in &run.replies {
+        assert_eq!(reply.status, Some(200), "{reply:?}");
+        assert_eq!(reply.expected_bytes, Some(RESPONSE_BYTES), "{reply:?}");
+        assert!(reply.body_bytes <= RESPONSE_BYTES / 2, "{reply:?}");
+    }
+}
+
+#[test]
+fn truncate_cuts_every_response_and_resets_nothing() {
+    let run = run("truncate", &[], 22);
+    assert_eq!(run.resets, 0, "{:#?}", run.log);
+    all_cut(&run);
+    for reply in &run.replies {
+        assert_eq!(reply.body_bytes, RESPONSE_BYTES / 2, "{reply:?}");
+    }
+}
+
+#[test]
+fn kill_cuts_every_response_and_resets_if_the_body_was_not_read() {
+    let run = run("kill", &[], 22);
+    // A new process may be slower than the gap: then it reads head and body at once.
+    assert!(run.resets <= run.unread, "{:#?}", run.log);
+    for reply in &run.replies {
+        assert!(!reply.is_whole() || reply.status == Some(502), "{reply:?}");
+    }
+}
+
+#[test]
+fn idle_close_has_nothing_to_race_for_with_a_proxy_that_keeps_no_connection() {
+    let run = run("idle-close", &[], 22);
+    assert_eq!(run.resets, 0, "{:#?}", run.log);
+    all_whole(&run, 200);
 }

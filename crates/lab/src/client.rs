@@ -1,13 +1,16 @@
 //! `rstlab client`: connects, sends a few bytes or none, and reads to the end, whichever end it is.
 
 use std::fmt;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use rstlab_cli::Settings;
+
+use crate::calls;
+use crate::trace::Trace;
 
 /// Time for the connection to come about.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
@@ -39,6 +42,12 @@ pub struct Args {
     /// Port on 127.0.0.1 to connect to.
     #[arg(long, default_value = "8125")]
     port: String,
+
+    /// Tell each system call on the socket on standard error, with time (UTC), result and duration.
+    ///
+    /// The form is strace's, so that one can be read beside the other.
+    #[arg(long)]
+    trace: bool,
 }
 
 /// What the client does.
@@ -48,6 +57,8 @@ pub struct Config {
     pub port: u16,
     /// Bytes to send before reading; may be zero.
     pub spam_bytes: usize,
+    /// Whether each system call on the socket is told on standard error.
+    pub trace: bool,
 }
 
 impl Args {
@@ -63,6 +74,7 @@ impl Args {
         Some(Config {
             port: port?,
             spam_bytes: spam_bytes.map(|bytes| if self.spam { bytes } else { 0 })?,
+            trace: self.trace,
         })
     }
 }
@@ -73,9 +85,10 @@ impl Args {
 /// It cannot connect, or standard output is closed.
 pub fn execute(config: &Config) -> anyhow::Result<ExitCode> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, config.port));
-    let stream = TcpStream::connect_timeout(&address, CONNECT_LIMIT)
+    let trace = Trace::new(config.trace);
+    let stream = calls::connect(address, CONNECT_LIMIT, trace)
         .with_context(|| format!("cannot connect to {address}"))?;
-    let end = observe(stream, config.spam_bytes)?;
+    let end = observe(stream, config.spam_bytes, trace)?;
     writeln!(io::stdout(), "{end}")?;
     Ok(ExitCode::SUCCESS)
 }
@@ -107,22 +120,36 @@ impl fmt::Display for End {
 ///
 /// # Errors
 /// The socket takes no time limits. A failure to read is not an error but what was to be observed.
-pub fn observe(mut stream: TcpStream, spam_bytes: usize) -> io::Result<End> {
-    stream.set_read_timeout(Some(READ_LIMIT))?;
-    stream.set_write_timeout(Some(READ_LIMIT))?;
-    if let Err(error) = stream.write_all(&vec![b'x'; spam_bytes]) {
+fn observe(mut stream: TcpStream, spam_bytes: usize, trace: Trace) -> io::Result<End> {
+    calls::limit_reading(&stream, READ_LIMIT, trace)?;
+    calls::limit_sending(&stream, READ_LIMIT, trace)?;
+    if let Err(error) = send(&mut stream, spam_bytes, trace) {
         // What the server has sent may still lie in the queue: read on.
         eprintln!("rstlab client: write() failed: {error}");
     }
     let mut buf = [0; READ_BYTES];
     let mut read_bytes = 0;
     let error = loop {
-        match stream.read(&mut buf) {
+        match calls::receive(&mut stream, &mut buf, trace) {
             Ok(0) => break None,
             Ok(bytes) => read_bytes += bytes as u64,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => break Some(error),
         }
     };
+    calls::close(stream, trace);
     Ok(End { read_bytes, error })
+}
+
+fn send(stream: &mut TcpStream, bytes: usize, trace: Trace) -> io::Result<()> {
+    let bytes = vec![b'x'; bytes];
+    let mut rest = &bytes[..];
+    while !rest.is_empty() {
+        match calls::send(stream, rest, trace) {
+            Ok(sent) => rest = &rest[sent..],
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }

@@ -5,9 +5,11 @@
 //! generator that says of each response whether it came whole, and if not, what the kernel said. [`watch`] stands
 //! beside any server and explains its resets.
 
+mod calls;
 pub mod client;
 pub mod demo;
 mod grouped;
 pub mod load;
 pub mod server;
+mod trace;
 pub mod watch;

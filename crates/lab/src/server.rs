@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::io::{self, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::ExitCode;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -13,7 +13,9 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use rstlab_cli::Settings;
-use rstlab_wire::queues;
+
+use crate::calls;
+use crate::trace::Trace;
 
 /// Connections served at once; the others wait in the kernel's queue.
 const MOST_CONNECTIONS: usize = 1000;
@@ -47,6 +49,12 @@ pub struct Args {
     /// read everything first: the reset would still come, and destroy nothing.
     #[arg(long, default_value = "1s")]
     sleep: String,
+
+    /// Tell each system call on the socket on standard error, with time (UTC), result and duration.
+    ///
+    /// The form is strace's, so that one can be read beside the other.
+    #[arg(long)]
+    trace: bool,
 }
 
 /// What the server does.
@@ -58,6 +66,8 @@ pub struct Config {
     pub bytes: u64,
     /// Pause before the first byte.
     pub sleep: Duration,
+    /// Whether each system call on a socket is told on standard error.
+    pub trace: bool,
 }
 
 impl Args {
@@ -70,6 +80,7 @@ impl Args {
             port: port?,
             bytes: bytes?,
             sleep: sleep?,
+            trace: self.trace,
         })
     }
 }
@@ -86,15 +97,13 @@ pub(crate) fn port(settings: &mut Settings, text: &str) -> Option<u16> {
 /// # Errors
 /// The port is in use, or standard output is closed.
 pub fn execute(config: &Config) -> anyhow::Result<ExitCode> {
-    let address = (Ipv4Addr::LOCALHOST, config.port);
-    let listener = TcpListener::bind(address).with_context(|| {
-        format!(
-            "cannot listen on {}:{}; --port sets another port",
-            address.0, address.1
-        )
-    })?;
+    let trace = Trace::new(config.trace);
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, config.port));
+    let listener = calls::listen(address, trace)
+        .with_context(|| format!("cannot listen on {address}; --port sets another port"))?;
+    let address = calls::local_address(&listener, trace)?;
     let mut out = io::stdout();
-    writeln!(out, "listening on {}", listener.local_addr()?)?;
+    writeln!(out, "listening on {address}")?;
     out.flush()?;
     serve(&listener, config, &Mutex::new(out))
 }
@@ -102,6 +111,7 @@ pub fn execute(config: &Config) -> anyhow::Result<ExitCode> {
 /// Serves every connection in a thread of its own, and writes a line to `out` for each.
 pub fn serve<W: Write + Send>(listener: &TcpListener, config: &Config, out: &Mutex<W>) -> ! {
     let slots = Slots::default();
+    let trace = Trace::new(config.trace);
     let say = |line: &dyn fmt::Display| {
         // Nobody reads any more: no reason to stop serving.
         let mut out = lock(out);
@@ -110,7 +120,7 @@ pub fn serve<W: Write + Send>(listener: &TcpListener, config: &Config, out: &Mut
     thread::scope(|scope| {
         loop {
             let slot = slots.take();
-            let served = listener.accept().and_then(|(stream, peer)| {
+            let served = calls::accept(listener, trace).and_then(|(stream, peer)| {
                 thread::Builder::new().spawn_scoped(scope, move || {
                     let sent = send_and_close(stream, config);
                     say(&format_args!("{peer}: {sent}"));
@@ -152,26 +162,27 @@ impl fmt::Display for Sent {
 
 /// Pauses, sends, closes. Never reads.
 pub fn send_and_close(mut stream: TcpStream, config: &Config) -> Sent {
-    thread::sleep(config.sleep);
+    let trace = Trace::new(config.trace);
+    calls::sleep(config.sleep, trace);
     let mut bytes = 0;
-    let error = stream
-        .set_write_timeout(Some(SEND_LIMIT))
-        .and_then(|()| send(&mut stream, config.bytes, &mut bytes))
+    let error = calls::limit_sending(&stream, SEND_LIMIT, trace)
+        .and_then(|()| send(&mut stream, config.bytes, &mut bytes, trace))
         .err();
+    let unread_bytes = calls::unread(&stream, trace);
+    calls::close(stream, trace);
     Sent {
         bytes,
         error,
-        // The stream is closed right after this.
-        unread_bytes: queues::unread(&stream).unwrap_or(0),
+        unread_bytes,
     }
 }
 
-fn send(stream: &mut TcpStream, bytes: u64, sent: &mut u64) -> io::Result<()> {
+fn send(stream: &mut TcpStream, bytes: u64, sent: &mut u64, trace: Trace) -> io::Result<()> {
     while *sent < bytes {
         let piece = PIECE
             .len()
             .min(usize::try_from(bytes - *sent).unwrap_or(usize::MAX));
-        match stream.write(&PIECE[..piece]) {
+        match calls::send(stream, &PIECE[..piece], trace) {
             Ok(written) => *sent += written as u64,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),

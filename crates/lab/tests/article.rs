@@ -148,3 +148,20 @@ fn nobody_to_connect_to_and_a_port_in_use_are_one_clear_line() {
         format!("rstlab: cannot connect to 127.0.0.1:{port}: Connection refused (os error 111)\n");
     assert_eq!(String::from_utf8_lossy(&client.stderr), text);
 }
+
+#[test]
+fn traced_or_not_it_says_the_same_on_standard_output() {
+    let server = Server::start();
+    let plain = client(server.port, &[]).output().unwrap();
+    assert_eq!(plain.stderr, b"");
+    let traced = client(server.port, &["--trace"]).output().unwrap();
+    assert_eq!(stdout(&traced), stdout(&plain));
+    let trace = String::from_utf8(traced.stderr).unwrap();
+    let calls: Vec<&str> = trace
+        .lines()
+        .filter_map(|line| line.split([' ', '(']).nth(1))
+        .collect();
+    let begin = ["socket", "setsockopt", "connect", "setsockopt"];
+    assert_eq!(calls[..4], begin, "{trace}");
+    assert_eq!(calls.last(), Some(&"close"), "{trace}");
+}

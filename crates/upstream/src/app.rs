@@ -16,7 +16,10 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::limit::RequestBodyLimitLayer;
 use tower_http::timeout::{RequestBodyTimeoutLayer, TimeoutError};
 
-use crate::{BodyPolicy, Config, Fill};
+use crate::keep::wants_more;
+use crate::last::LastByte;
+use crate::part::Part;
+use crate::{BodyPolicy, Config, Mode};
 
 /// Longest time between two pieces of a body that is being read; then 408.
 const BODY_STALL: Duration = Duration::from_secs(60);
@@ -45,6 +48,7 @@ pub enum Kind {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Exchange {
     answer: Arc<OnceLock<Answer>>,
+    last: LastByte,
 }
 
 impl Exchange {
@@ -52,10 +56,15 @@ impl Exchange {
     pub(crate) fn answer(&self) -> Option<Answer> {
         self.answer.get().copied()
     }
+
+    /// Told when the connection is to be taken from hyper once the response's last byte is out.
+    pub(crate) fn last_byte(&self) -> LastByte {
+        self.last.clone()
+    }
 }
 
 /// The app's response: `x` over and over, or a line of text.
-type AppBody = Either<Fill, Full<Bytes>>;
+type AppBody = Either<Part, Full<Bytes>>;
 
 /// The app behind its middleware.
 pub(crate) type App<B> = BoxCloneSyncService<
@@ -74,7 +83,7 @@ where
         BodyPolicy::Cap(bytes) => usize::try_from(bytes).unwrap_or(usize::MAX),
         BodyPolicy::Ignore | BodyPolicy::Drain => usize::MAX,
     };
-    let Exchange { answer } = exchange;
+    let Exchange { answer, last } = exchange;
     let note = move |response: Response<_>| {
         // The layers that refuse by themselves leave no kind.
         let kind = response.extensions().get().copied();
@@ -92,13 +101,13 @@ where
         .layer(RequestBodyLimitLayer::new(limit))
         .layer(RequestBodyTimeoutLayer::new(BODY_STALL))
         .service(service_fn(move |request| {
-            let config = Arc::clone(&config);
-            async move { Ok::<_, Infallible>(answer_to(request, &config).await) }
+            let (config, last) = (Arc::clone(&config), last.clone());
+            async move { Ok::<_, Infallible>(answer_to(request, &config, last).await) }
         }));
     BoxCloneSyncService::new(app)
 }
 
-async fn answer_to<B>(request: Request<B>, config: &Config) -> Response<AppBody>
+async fn answer_to<B>(request: Request<B>, config: &Config, last: LastByte) -> Response<AppBody>
 where
     B: Body<Error = BoxError>,
 {
@@ -106,9 +115,10 @@ where
         return response(
             StatusCode::NO_CONTENT,
             Kind::Health,
-            Either::Left(Fill::new(0)),
+            Either::Left(Part::whole(0)),
         );
     }
+    let keep_alive = config.mode == Mode::IdleClose && wants_more(&request);
     // An ignored body lives until the answer, as it does in an app that never touches it.
     let body = request.into_body();
     let mut body = pin!(body);
@@ -127,8 +137,23 @@ where
     if !config.think.is_zero() {
         tokio::time::sleep(config.think).await;
     }
-    let fill = Fill::new(config.response_bytes);
-    response(config.status, Kind::Response, Either::Left(fill))
+    let bytes = config.response_bytes;
+    let body = match config.mode {
+        Mode::Truncate | Mode::Kill => Part::half(bytes, last),
+        Mode::IdleClose if keep_alive => Part::whole_until(bytes, last),
+        Mode::Lazy
+        | Mode::Drain
+        | Mode::Cap
+        | Mode::Delay
+        | Mode::Linger
+        | Mode::Abort
+        | Mode::IdleClose => Part::whole(bytes),
+    };
+    let mut response = response(config.status, Kind::Response, Either::Left(body));
+    if keep_alive {
+        response.headers_mut().remove(CONNECTION);
+    }
+    response
 }
 
 fn response(status: StatusCode, kind: Kind, body: AppBody) -> Response<AppBody> {

@@ -42,6 +42,15 @@ pub struct Args {
     ///   linger  ignores the body, half-closes, reads on within --linger-timeout and
     ///           --linger-bytes, closes: as gunicorn 26 and nginx do (RFC 9112, 9.6)
     ///   abort   ignores the body, closes with SO_LINGER 0: a RST for another reason
+    ///   truncate    reads the body, sends the head and half of the response's body,
+    ///               closes: a FIN in the middle of the response, no RST
+    ///   idle-close  reads the body, keeps the connection, closes it when the next
+    ///               request has come (unread, so a RST): the keep-alive race, always
+    ///               lost. Closes at once if the request says Connection: close, and
+    ///               after 60 s without a next request
+    ///   kill        ignores the body, sends the head and half of the response's body, and
+    ///               is killed by SIGKILL: each connection has a process of its own, 64
+    ///               at once. Unread bytes: a RST; nothing unread: a FIN
     #[arg(
         long,
         alias = "upstream-mode",
@@ -143,6 +152,13 @@ pub struct Args {
 pub enum Command {
     /// Asks the server that listens on --listen whether it answers: exit 0 if so, 1 if not.
     Health,
+    /// Answers on the connection that is standard input, and dies by SIGKILL. The mode kill starts it.
+    #[command(hide = true)]
+    Answer {
+        /// The process to tell, and not to outlive.
+        #[arg(long)]
+        parent: i32,
+    },
 }
 
 impl Args {
@@ -178,6 +194,7 @@ impl Args {
                     time: linger_timeout?,
                     bytes: Some(linger_bytes?),
                 },
+                program: None,
             };
             Some((config, log?))
         };
@@ -244,7 +261,8 @@ mod tests {
         for part in [
             "11 bad settings",
             "UPSTREAM_LISTEN=\"8000\"",
-            "UPSTREAM_MODE=\"lzy\"; allowed: lazy, drain, cap, delay, linger, abort",
+            "UPSTREAM_MODE=\"lzy\"; allowed: lazy, drain, cap, delay, linger, abort, \
+             truncate, idle-close, kill",
             "UPSTREAM_RESPONSE_BYTES=\"much\"",
             "UPSTREAM_STATUS=\"199\"; allowed: a final status, 200 to 599",
             "UPSTREAM_THINK=\"1\"",

@@ -1,8 +1,12 @@
+use std::path::PathBuf;
 use std::time::Duration;
 
 use http::StatusCode;
 use rstlab_wire::Reads;
 use rstlab_wire::close::{Bounds, Policy};
+
+/// How long [`Mode::IdleClose`] waits for the next request.
+const KEEP_ALIVE: Duration = Duration::from_secs(60);
 
 /// What the server does with a request's body, and how it closes after the response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,17 +23,27 @@ pub enum Mode {
     Linger,
     /// Ignores the body and closes with `SO_LINGER {on, 0}`: a RST for another reason.
     Abort,
+    /// Reads the body to its end and closes in the middle of the response: a FIN, no RST.
+    Truncate,
+    /// Reads the body to its end, keeps the connection, and closes it when the next request comes: the
+    /// keep-alive race (RFC 9112 §9.3.1), lost every time.
+    IdleClose,
+    /// Ignores the body, and the process that answers is killed in the middle of the response.
+    Kill,
 }
 
 impl Mode {
     /// All of them, the bug first.
-    pub const ALL: [Mode; 6] = [
+    pub const ALL: [Mode; 9] = [
         Mode::Lazy,
         Mode::Drain,
         Mode::Cap,
         Mode::Delay,
         Mode::Linger,
         Mode::Abort,
+        Mode::Truncate,
+        Mode::IdleClose,
+        Mode::Kill,
     ];
 
     /// Its name in settings and logs.
@@ -41,6 +55,9 @@ impl Mode {
             Mode::Delay => "delay",
             Mode::Linger => "linger",
             Mode::Abort => "abort",
+            Mode::Truncate => "truncate",
+            Mode::IdleClose => "idle-close",
+            Mode::Kill => "kill",
         }
     }
 }
@@ -85,6 +102,8 @@ pub struct Config {
     pub close_delay: Duration,
     /// How long [`Mode::Linger`] reads on.
     pub linger: Bounds,
+    /// The program rstlab-upstream, which [`Mode::Kill`] starts for each connection; no other mode needs it.
+    pub program: Option<PathBuf>,
 }
 
 impl Default for Config {
@@ -101,6 +120,7 @@ impl Default for Config {
                 time: Duration::from_secs(2),
                 bytes: Some(64 * 1024),
             },
+            program: None,
         }
     }
 }
@@ -109,8 +129,10 @@ impl Config {
     /// The mode's first half.
     pub fn body_policy(&self) -> BodyPolicy {
         match self.mode {
-            Mode::Lazy | Mode::Delay | Mode::Linger | Mode::Abort => BodyPolicy::Ignore,
-            Mode::Drain => BodyPolicy::Drain,
+            Mode::Lazy | Mode::Delay | Mode::Linger | Mode::Abort | Mode::Kill => {
+                BodyPolicy::Ignore
+            }
+            Mode::Drain | Mode::Truncate | Mode::IdleClose => BodyPolicy::Drain,
             Mode::Cap => BodyPolicy::Cap(self.max_body),
         }
     }
@@ -119,10 +141,12 @@ impl Config {
     /// Refusals (400, 408, 413, 431) are always closed in stages.
     pub fn close_policy(&self) -> Policy {
         match self.mode {
-            Mode::Lazy | Mode::Drain | Mode::Cap => Policy::Immediate,
+            // Of a killed process the kernel closes what it had open, at once.
+            Mode::Lazy | Mode::Drain | Mode::Cap | Mode::Truncate | Mode::Kill => Policy::Immediate,
             Mode::Delay => Policy::Delay(self.close_delay),
             Mode::Linger => Policy::Linger(self.linger),
             Mode::Abort => Policy::Abort,
+            Mode::IdleClose => Policy::OnArrival(KEEP_ALIVE),
         }
     }
 }
@@ -150,6 +174,9 @@ mod tests {
                 (BodyPolicy::Ignore, Policy::Delay(Duration::from_secs(1))),
                 (BodyPolicy::Ignore, Policy::Linger(linger)),
                 (BodyPolicy::Ignore, Policy::Abort),
+                (BodyPolicy::Drain, Policy::Immediate),
+                (BodyPolicy::Drain, Policy::OnArrival(KEEP_ALIVE)),
+                (BodyPolicy::Ignore, Policy::Immediate),
             ]
         );
     }

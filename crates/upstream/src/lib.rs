@@ -5,12 +5,18 @@
 
 mod app;
 mod args;
+mod child;
 mod config;
 mod fill;
+mod keep;
+mod last;
+mod part;
+mod report;
 mod serve;
 
 pub use app::{Answer, Kind};
 pub use args::{Args, Command};
+pub use child::answer;
 pub use config::{BodyPolicy, Config, Mode};
 pub use fill::Fill;
 pub use serve::{Summary, connection, run};

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use rstlab_cli::{EXIT_USAGE, block_on, check_health, init_log, listen, stop_on_signals};
-use rstlab_upstream::{Args, Command, Config, run};
+use rstlab_upstream::{Args, Command, Config, answer, run};
 
 fn main() -> ExitCode {
     let args = Args::parse();
@@ -17,6 +17,10 @@ fn main() -> ExitCode {
     };
     let done = match args.command {
         Some(Command::Health) => check_health(&config.listen),
+        Some(Command::Answer { parent }) => {
+            let _log = init_log(log);
+            block_on(answer_once(config, parent))
+        }
         None => {
             let _log = init_log(log);
             block_on(serve(config))
@@ -31,9 +35,15 @@ fn main() -> ExitCode {
     }
 }
 
-async fn serve(config: Config) -> anyhow::Result<()> {
+async fn serve(mut config: Config) -> anyhow::Result<()> {
+    config.program = std::env::current_exe().ok();
     let stop = stop_on_signals()?;
     let listener = listen("UPSTREAM_LISTEN", &config.listen).await?;
     run(listener, config, stop).await?;
+    Ok(())
+}
+
+async fn answer_once(config: Config, parent: i32) -> anyhow::Result<()> {
+    answer(config, parent).await?;
     Ok(())
 }

@@ -15,6 +15,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::app::{self, Answer, Exchange, Kind};
+use crate::child;
+use crate::last::UntilLast;
 use crate::{Config, Mode};
 
 /// Longest time until a request's head has come.
@@ -25,6 +27,10 @@ const SEND_STALL: Duration = Duration::from_secs(60);
 
 /// Most bytes held for reading a connection, and about as many for writing it.
 const MAX_BUFFER_BYTES: usize = 128 * 1024;
+
+/// Why [`Mode::Kill`] can't be served.
+const NO_PROGRAM: &str =
+    "mode kill answers in processes of its own: it needs the path of the program rstlab-upstream";
 
 /// How long a connection that has not sent a byte may live on after the order to stop. Its client has
 /// connected, and its request may be on the way.
@@ -52,8 +58,11 @@ pub struct Summary {
 /// Serves until `stop` is cancelled, then finishes what runs, for ten seconds at most.
 ///
 /// # Errors
-/// The listener fails.
+/// The listener fails, or [`Mode::Kill`] has no program to start ([`Config::program`]).
 pub async fn run(listener: TcpListener, config: Config, stop: CancellationToken) -> io::Result<()> {
+    if config.mode == Mode::Kill && config.program.is_none() {
+        return Err(io::Error::new(io::ErrorKind::Unsupported, NO_PROGRAM));
+    }
     tracing::info!(
         address = %listener.local_addr()?,
         mode = config.mode.as_str(),
@@ -64,6 +73,8 @@ pub async fn run(listener: TcpListener, config: Config, stop: CancellationToken)
         close = ?config.close_policy(),
         "listening"
     );
+    // A child costs its pipe, the signal of its end, and for a moment the other end of the pipe.
+    let descriptors_each = if config.mode == Mode::Kill { 4 } else { 1 };
     let config = Arc::new(config);
     let handle = {
         let stop = stop.clone();
@@ -71,14 +82,21 @@ pub async fn run(listener: TcpListener, config: Config, stop: CancellationToken)
             let (config, stop) = (Arc::clone(&config), stop.clone());
             async move {
                 let mode = config.mode;
-                let summary = connection(stream, config, stop).await;
-                log(peer, mode, &summary);
+                match &config.program {
+                    Some(program) if mode == Mode::Kill => {
+                        match child::supervise(stream, program, &config, stop).await {
+                            Ok(summary) => log(peer, mode, &summary),
+                            Err(error) => tracing::error!(%peer, %error, "not answered"),
+                        }
+                    }
+                    _ => log(peer, mode, &connection(stream, config, stop).await),
+                }
             }
         }
     };
     accept::serve(
         listener,
-        accept::capacity(1),
+        accept::capacity(descriptors_each),
         stop,
         TaskTracker::new(),
         handle,
@@ -86,19 +104,71 @@ pub async fn run(listener: TcpListener, config: Config, stop: CancellationToken)
     .await
 }
 
-/// Serves one connection: one request, one response, and then the close that the mode asks for.
-///
-/// hyper reads through a gate that stops after the head in the modes that ignore the body, and never
-/// shuts the connection down: the close policy does, on the socket itself.
+/// Serves one connection in this process: one request, one response, and then the close that the mode asks for.
+/// [`Mode::Kill`] is here what [`run`]'s child would do, but for the killing.
 pub async fn connection(
     stream: TcpStream,
     config: Arc<Config>,
     stop: CancellationToken,
 ) -> Summary {
+    exchange(stream, config, stop.clone())
+        .await
+        .close(stop)
+        .await
+}
+
+/// A connection whose response is out, and which is still open.
+pub(crate) struct Answered {
+    pub(crate) stream: TcpStream,
+    pub(crate) answer: Option<Answer>,
+    head_bytes: u64,
+    body_bytes: u64,
+    policy: Policy,
+}
+
+impl Answered {
+    /// Ends the connection; whoever waits for the next request on it waits until `stop` at most.
+    pub(crate) async fn close(mut self, stop: CancellationToken) -> Summary {
+        if let Policy::OnArrival(limit) = self.policy {
+            tokio::select! {
+                () = close::arrival(&self.stream, limit) => {}
+                () = stop.cancelled() => {}
+            }
+            self.policy = Policy::Immediate;
+        }
+        Summary {
+            answer: self.answer,
+            head_bytes: self.head_bytes,
+            body_bytes: self.body_bytes,
+            closed: close::close(self.stream, self.policy).await,
+        }
+    }
+
+    /// How it went, with an end that this process does not live to see.
+    pub(crate) fn summary(&self, closed: Closed) -> Summary {
+        Summary {
+            answer: self.answer,
+            head_bytes: self.head_bytes,
+            body_bytes: self.body_bytes,
+            closed,
+        }
+    }
+}
+
+/// One request and one response.
+///
+/// hyper reads through a gate that stops after the head in the modes that ignore the body, and never
+/// shuts the connection down: the close policy does, on the socket itself.
+pub(crate) async fn exchange(
+    stream: TcpStream,
+    config: Arc<Config>,
+    stop: CancellationToken,
+) -> Answered {
     // Fails only on a connection that is gone already; reading will tell.
     let _ = stream.set_nodelay(true);
     let close_policy = config.close_policy();
     let reads = config.body_policy().reads();
+    let keep_alive = config.mode == Mode::IdleClose;
     let seen = Seen::default();
     let exchange = Exchange::default();
 
@@ -107,9 +177,11 @@ pub async fn connection(
         Stall::new(io, Seen::default(), None, Some(SEND_STALL)),
         reads,
     );
+    let last = exchange.last_byte();
+    let io = UntilLast::new(io, last.clone());
     let app = app::service(config, exchange.clone());
     let mut connection = http1::Builder::new()
-        .keep_alive(false)
+        .keep_alive(keep_alive)
         // A client that has shut down its side still wants its answer.
         .half_close(true)
         .timer(TokioTimer::new())
@@ -131,25 +203,32 @@ pub async fn connection(
     };
     let answer = match served {
         Ok(()) => exchange.answer(),
+        Err(_) if last.is_given() => exchange.answer(),
         Err(error) => {
             tracing::debug!(error = chain(&error), "the exchange ended early");
             exchange.answer().or_else(|| answered_by_hyper(&error))
         }
     };
 
-    let gate = connection.into_parts().io.into_inner();
+    let parts = connection.into_parts();
+    let gate = parts.io.into_inner().into_inner();
     let (head_bytes, body_bytes) = (gate.head_bytes(), gate.body_bytes());
     let stream = gate.into_inner().into_inner().into_inner();
     let policy = match answer.map(|answer| answer.kind) {
+        // Closed by the client's wish, or the next request is here already: it came along with this one.
+        Some(Kind::Response) if keep_alive && (!last.is_given() || !parts.read_buf.is_empty()) => {
+            Policy::Immediate
+        }
         Some(Kind::Response) => close_policy,
         Some(Kind::Refusal | Kind::Health) => REFUSAL,
         None => Policy::Immediate,
     };
-    Summary {
+    Answered {
+        stream,
         answer,
         head_bytes,
         body_bytes,
-        closed: close::close(stream, policy).await,
+        policy,
     }
 }
 

@@ -25,10 +25,13 @@ async fn ask(config: Config, request: impl AsRef<[u8]>) -> Read {
 
 #[tokio::test]
 async fn the_response_is_what_the_settings_say() {
-    for each in Mode::ALL {
-        if each == Mode::Abort {
-            continue;
-        }
+    for each in [
+        Mode::Lazy,
+        Mode::Drain,
+        Mode::Cap,
+        Mode::Delay,
+        Mode::Linger,
+    ] {
         let config = Config {
             response_bytes: 10,
             status: http::StatusCode::IM_A_TEAPOT,

@@ -82,3 +82,23 @@ async fn stopping_does_not_wait_for_a_client_that_says_nothing() {
     assert!(start.elapsed() < rstlab_wire::accept::GRACE);
     assert_eq!(client.read(&mut [0]).await.unwrap(), 0);
 }
+
+#[tokio::test]
+async fn stopping_does_not_wait_for_a_kept_connection() {
+    let server = serve(Config {
+        response_bytes: 0,
+        ..mode(Mode::IdleClose)
+    })
+    .await;
+    let mut client = TcpStream::connect(server.address).await.unwrap();
+    client.write_all(post(0).as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\n") {
+        answer.push(client.read_u8().await.unwrap());
+    }
+    server.stop.cancel();
+    let start = std::time::Instant::now();
+    server.task.await.unwrap().unwrap();
+    assert!(start.elapsed() < rstlab_wire::accept::GRACE);
+    assert_eq!(client.read(&mut [0]).await.unwrap(), 0);
+}

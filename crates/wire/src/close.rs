@@ -6,7 +6,7 @@ use std::time::Duration;
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::queues;
 
@@ -21,6 +21,9 @@ pub enum Policy {
     Linger(Bounds),
     /// `SO_LINGER {on, 0}`: a RST, whatever lies in the queues.
     Abort,
+    /// Keeps the connection until something arrives, at most so long; then closes without reading it. Bytes
+    /// that arrived make the kernel send a RST.
+    OnArrival(Duration),
 }
 
 /// How long a lingering close reads on: until the peer closes, or one of these.
@@ -48,6 +51,15 @@ pub enum Peer {
 }
 
 impl Peer {
+    /// All of them.
+    pub const ALL: [Peer; 5] = [
+        Peer::Open,
+        Peer::Closed,
+        Peer::Reset,
+        Peer::TimeBound,
+        Peer::ByteBound,
+    ];
+
     /// As it stands in a log.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -90,7 +102,17 @@ pub async fn close(mut stream: TcpStream, policy: Policy) -> Closed {
             let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
             last_moment(stream, 0, None)
         }
+        Policy::OnArrival(limit) => {
+            arrival(&stream, limit).await;
+            last_moment(stream, 0, None)
+        }
     }
+}
+
+/// Waits until something arrives, bytes, a FIN or a RST, at most so long, and leaves it where it is.
+pub async fn arrival(stream: &TcpStream, limit: Duration) {
+    // How it arrived does not matter: the last moment tells.
+    let _ = timeout(limit, stream.peek(&mut [0])).await;
 }
 
 /// Ends a connection with a RST once the peer has acknowledged every byte, or after `limit`.
@@ -114,14 +136,25 @@ pub fn abort(stream: TcpStream) {
 
 /// Looks at the queues, then closes.
 fn last_moment(stream: TcpStream, lingered_bytes: u64, peer: Option<Peer>) -> Closed {
-    let closed = Closed {
-        unread_bytes: queues::unread(&stream).unwrap_or(0),
-        unsent_bytes: queues::unsent(&stream).unwrap_or(0),
-        lingered_bytes,
-        peer: peer.unwrap_or_else(|| peer_of(&stream)),
-    };
+    let seen = look(&stream);
     drop(stream);
-    closed
+    Closed {
+        lingered_bytes,
+        peer: peer.unwrap_or(seen.peer),
+        ..seen
+    }
+}
+
+/// How a connection stands right now, for whoever leaves the closing to the kernel.
+///
+/// Takes a pending error out of the socket.
+pub fn look(stream: &TcpStream) -> Closed {
+    Closed {
+        unread_bytes: queues::unread(stream).unwrap_or(0),
+        unsent_bytes: queues::unsent(stream).unwrap_or(0),
+        lingered_bytes: 0,
+        peer: peer_of(stream),
+    }
 }
 
 /// Asks the socket, without waiting and without taking bytes out of its queue.
@@ -245,6 +278,23 @@ mod tests {
         let (closed, read) = client_reads(Policy::Abort, 0).await;
         assert_eq!(closed.unread_bytes, 0);
         assert_eq!(read.unwrap_err().raw_os_error(), Some(104));
+    }
+
+    #[tokio::test]
+    async fn on_arrival_the_bytes_stay_unread() {
+        let policy = Policy::OnArrival(Duration::from_secs(60));
+        let (closed, read) = client_reads(policy, 22).await;
+        assert_eq!((closed.unread_bytes, closed.peer), (22, Peer::Open));
+        assert_eq!(read.unwrap_err().raw_os_error(), Some(104));
+
+        let (client, server) = pair().await;
+        drop(client);
+        assert_eq!(close(server, policy).await.peer, Peer::Closed);
+
+        let (_client, server) = pair().await;
+        let policy = Policy::OnArrival(Duration::from_millis(1));
+        let closed = close(server, policy).await;
+        assert_eq!((closed.unread_bytes, closed.peer), (0, Peer::Open));
     }
 
     #[tokio::test]

@@ -4,6 +4,7 @@
 // Helpers of tests, outside of #[test].
 #![allow(clippy::unwrap_used)]
 
+mod own;
 mod trace;
 
 use std::collections::HashMap;
