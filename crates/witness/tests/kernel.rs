@@ -1,6 +1,8 @@
 //! Each kind of reset, made with real sockets, and the kernel's word on it. Needs root and a mounted tracefs:
 //! `cargo test -p rstlab-witness --features kernel`.
 
+#![cfg(feature = "kernel")]
+
 use std::io::{self, Write as _};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
