@@ -23,6 +23,9 @@ use crate::upstream::Shared;
 /// How long a client may take no byte of a response.
 const SEND_LIMIT: Duration = Duration::from_secs(60);
 
+/// Most bytes held for reading from a client, and about as many for writing to it.
+const MAX_BUFFER_BYTES: usize = 128 * 1024;
+
 /// The staged close after the last response: read on until the client closes, or for this long (RFC 9112 §9.6).
 const LINGER: close::Bounds = close::Bounds {
     time: Duration::from_secs(5),
@@ -70,6 +73,7 @@ pub(crate) async fn connection(
         // A client may half-close after its request and still wants the response.
         .half_close(true)
         .max_header_size(MAX_HEAD_BYTES)
+        .max_buf_size(MAX_BUFFER_BYTES)
         .timer(TokioTimer::new())
         .header_read_timeout(head_limit)
         .serve_connection(
