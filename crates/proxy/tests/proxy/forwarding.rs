@@ -239,7 +239,7 @@ async fn a_client_that_expects_100_continue_gets_it_before_it_sends() {
 /// response that fits into that buffer and not into the socket's would be cut.
 #[tokio::test]
 async fn a_client_that_offers_an_upgrade_gets_the_whole_response() {
-    const LENGTH: usize = 300_000;
+    const LENGTH: usize = 100_000;
     let (sender, mut relayed) = mpsc::channel(1);
     let upstream = Upstream::start(move |mut stream| {
         let sender = sender.clone();
