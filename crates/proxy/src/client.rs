@@ -82,7 +82,8 @@ pub(crate) async fn connection(
         );
 
     let mut done = false;
-    let mut stopped_at = None;
+    let mut stopping = false;
+    let mut first_request_until = None;
     let result = loop {
         tokio::select! {
             biased;
@@ -94,19 +95,22 @@ pub(crate) async fn connection(
                 }
                 done = true;
             }
-            () = stop.cancelled(), if stopped_at.is_none() => {
-                stopped_at = Some(Instant::now());
+            () = stop.cancelled(), if !stopping => {
+                stopping = true;
                 link.stop();
-                if link.requests() > 0 {
+                if link.requests() == 0 {
+                    first_request_until = Some(Instant::now() + FIRST_REQUEST);
+                } else {
                     Pin::new(&mut connection).graceful_shutdown();
                 }
             }
-            () = sleep_until(stopped_at.unwrap_or_else(Instant::now) + FIRST_REQUEST),
-                if stopped_at.is_some() && link.requests() == 0 =>
+            () = sleep_until(first_request_until.unwrap_or_else(Instant::now)),
+                if first_request_until.is_some() =>
             {
-                // Counts as a request only to end this wait.
-                link.request();
-                Pin::new(&mut connection).graceful_shutdown();
+                first_request_until = None;
+                if link.requests() == 0 {
+                    Pin::new(&mut connection).graceful_shutdown();
+                }
             }
         }
     };

@@ -98,8 +98,7 @@ pub async fn close(mut stream: TcpStream, policy: Policy) -> Closed {
             last_moment(stream, lingered, Some(peer))
         }
         Policy::Abort => {
-            // Fails only on a socket that is not connected any more: then there is nothing to abort.
-            let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+            linger_zero(&stream);
             last_moment(stream, 0, None)
         }
         Policy::OnArrival(limit) => {
@@ -129,9 +128,14 @@ pub async fn abort_when_sent(stream: TcpStream, limit: Duration) {
 
 /// Ends a connection with a RST: whatever is unsent is lost, and the peer can't take it for a clean end.
 pub fn abort(stream: TcpStream) {
-    // As above.
-    let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+    linger_zero(&stream);
     drop(stream);
+}
+
+/// Makes the `close()` that follows a RST.
+fn linger_zero(stream: &TcpStream) {
+    // Fails only on a socket that is not connected any more: then there is nothing to abort.
+    let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
 }
 
 /// Looks at the queues, then closes.

@@ -111,7 +111,6 @@ struct Account {
     request_whole: bool,
     response_head: ResponseHead,
     response_whole: bool,
-    fin: bool,
     failure: Option<Failure>,
 }
 
@@ -125,12 +124,11 @@ impl Seen {
         self.account().written_bytes += bytes as u64;
     }
 
-    /// Notes bytes that were read; none is the end of the stream.
+    /// Notes bytes that were read.
     pub fn read(&self, bytes: &[u8]) {
         let mut account = self.account();
         account.read_bytes += bytes.len() as u64;
         account.response_head.feed(bytes);
-        account.fin |= bytes.is_empty();
     }
 
     /// Notes a failed call; the first one stays.
@@ -146,11 +144,10 @@ impl Seen {
 
     /// The next request on the same connection begins: bytes and phase start anew.
     ///
-    /// The end of the stream and the first failure stay: they are the connection's.
+    /// The first failure stays: it is the connection's.
     pub fn next_request(&self) {
         let mut account = self.account();
         *account = Account {
-            fin: account.fin,
             failure: account.failure,
             ..Account::default()
         };
@@ -193,11 +190,6 @@ impl Seen {
     /// The first failure, if it says that a RST came.
     pub fn reset(&self) -> Option<Failure> {
         self.failure().filter(Failure::is_reset)
-    }
-
-    /// Whether the end of the stream was read: a FIN came, or the error of a RST was used up by a write.
-    pub fn eof(&self) -> bool {
-        self.account().fin
     }
 
     /// Bytes the kernel took from us.

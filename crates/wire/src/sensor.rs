@@ -25,11 +25,6 @@ impl<T> Sensor<T> {
         Self { io, seen }
     }
 
-    /// The observed stream.
-    pub fn get_ref(&self) -> &T {
-        &self.io
-    }
-
     /// Ends the observation and gives the stream back.
     pub fn into_inner(self) -> T {
         self.io

@@ -62,11 +62,6 @@ impl<T> Stall<T> {
     }
 
     /// The limited connection.
-    pub fn get_ref(&self) -> &T {
-        &self.io
-    }
-
-    /// The limited connection.
     pub fn into_inner(self) -> T {
         self.io
     }

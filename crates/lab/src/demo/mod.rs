@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use rstlab_cli::Settings;
+use rstlab_cli::{Settings, block_on};
 use serde::Serialize;
 
 pub use row::Outcome;
@@ -82,8 +82,7 @@ impl Demonstration {
 /// # Errors
 /// A port can't be opened, or the kernel's counters can't be read.
 pub fn execute(config: &Config) -> anyhow::Result<ExitCode> {
-    let demonstration =
-        tokio::runtime::Runtime::new()?.block_on(run(config.requests, config.gap))?;
+    let demonstration = block_on(run(config.requests, config.gap))?;
     if config.json {
         println!("{}", serde_json::to_string_pretty(&demonstration)?);
     } else {

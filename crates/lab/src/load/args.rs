@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressStyle};
-use rstlab_cli::{Settings, stop_on_signals};
+use rstlab_cli::{Settings, block_on, stop_on_signals};
 use rstlab_wire::accept;
 
 use super::target::{Target, Url};
@@ -153,8 +153,11 @@ fn optional<T>(text: Option<&str>, read: impl FnOnce(&str) -> Option<T>) -> Opti
 ///
 /// # Errors
 /// The host does not resolve, or standard output is closed.
-#[tokio::main]
-pub async fn execute(config: &Config) -> anyhow::Result<ExitCode> {
+pub fn execute(config: &Config) -> anyhow::Result<ExitCode> {
+    block_on(load(config))
+}
+
+async fn load(config: &Config) -> anyhow::Result<ExitCode> {
     let target = Target::resolve(&config.url)
         .await
         .with_context(|| format!("no load for {}", config.url))?;

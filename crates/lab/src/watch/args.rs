@@ -1,7 +1,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use rstlab_cli::{Settings, stop_on_signals};
+use rstlab_cli::{Settings, block_on, stop_on_signals};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{note, run};
@@ -92,8 +92,8 @@ impl Config {
 /// # Errors
 /// The kernel cannot be asked, or standard output fails.
 pub fn execute(config: &Config) -> anyhow::Result<ExitCode> {
-    let runtime = tokio::runtime::Runtime::new()?;
-    let summary = runtime.block_on(async {
+    // A write that nobody takes from us may still be waiting at the end: it is left.
+    let summary = block_on(async {
         let stop = stop_on_signals()?;
         // A terminal that goes away would else leave the trace instance behind.
         let mut hangup = signal(SignalKind::hangup())?;
@@ -103,10 +103,7 @@ pub fn execute(config: &Config) -> anyhow::Result<ExitCode> {
             hung_up.cancel();
         });
         run(config, &stop, &mut tokio::io::stdout()).await
-    });
-    // A write that nobody takes from us may still be waiting.
-    runtime.shutdown_background();
-    let summary = summary?;
+    })?;
     note(&format!(
         "resets: {}, echoes: {}, lost events: {}, unreadable lines: {}",
         summary.resets, summary.echoes, summary.lost_events, summary.bad_lines
