@@ -7,7 +7,7 @@ use http::{Response, StatusCode};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use rstlab_wire::{MAX_HEAD_BYTES, Seen, Stall, chain, close};
+use rstlab_wire::{MAX_HEAD_BYTES, Seen, Stall, Tape, chain, close};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -135,7 +135,7 @@ pub(crate) async fn connection(
     if link.ends_with_reset() {
         close::abort_when_sent(stream, LINGER.time).await;
     } else {
-        close::close(stream, close::Policy::Linger(LINGER)).await;
+        close::close(stream, close::Policy::Linger(LINGER), &Tape::default()).await;
     }
 }
 

@@ -42,7 +42,7 @@ pub async fn run(
     stop: CancellationToken,
 ) -> io::Result<()> {
     // A client, its upstream connection, and one that is watched after its response.
-    let capacity = accept::capacity(3);
+    let capacity = accept::capacity(3, 0);
     let tasks = TaskTracker::new();
     let shared = Arc::new(upstream::Shared::new(
         config,

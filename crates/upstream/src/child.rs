@@ -12,7 +12,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rstlab_wire::close;
+use rstlab_wire::{Tape, close};
 use rustix::process::{
     Pid, Signal, getpid, getppid, kill_process, set_parent_process_death_signal,
 };
@@ -116,7 +116,7 @@ pub async fn answer(config: Config, parent: i32) -> io::Result<()> {
     if answered.answer.map(|answer| answer.kind) != Some(Kind::Response) {
         return say(&report::to_line(&answered.close(stop).await));
     }
-    let closed = close::look(&answered.stream);
+    let closed = close::look(&answered.stream, &Tape::default());
     say(&report::to_line(&answered.summary(closed)))?;
     // The stream is open: the kernel closes it.
     kill_process(getpid(), Signal::KILL)?;

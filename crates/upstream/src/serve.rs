@@ -8,7 +8,7 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use rstlab_wire::close::{self, Bounds, Closed, Policy};
-use rstlab_wire::{HeadGate, MAX_HEAD_BYTES, Seen, Sensor, Stall, accept, chain};
+use rstlab_wire::{HeadGate, MAX_HEAD_BYTES, Seen, Sensor, Stall, Tape, accept, chain};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
@@ -96,7 +96,7 @@ pub async fn run(listener: TcpListener, config: Config, stop: CancellationToken)
     };
     accept::serve(
         listener,
-        accept::capacity(descriptors_each),
+        accept::capacity(descriptors_each, 0),
         stop,
         TaskTracker::new(),
         handle,
@@ -129,9 +129,10 @@ pub(crate) struct Answered {
 impl Answered {
     /// Ends the connection; whoever waits for the next request on it waits until `stop` at most.
     pub(crate) async fn close(mut self, stop: CancellationToken) -> Summary {
+        let tape = Tape::default();
         if let Policy::OnArrival(limit) = self.policy {
             tokio::select! {
-                () = close::arrival(&self.stream, limit) => {}
+                () = close::arrival(&self.stream, limit, &tape) => {}
                 () = stop.cancelled() => {}
             }
             self.policy = Policy::Immediate;
@@ -140,7 +141,7 @@ impl Answered {
             answer: self.answer,
             head_bytes: self.head_bytes,
             body_bytes: self.body_bytes,
-            closed: close::close(self.stream, self.policy).await,
+            closed: close::close(self.stream, self.policy, &tape).await,
         }
     }
 

@@ -18,10 +18,10 @@ pub const GRACE: Duration = Duration::from_secs(10);
 /// Descriptors kept back for listeners, the log, name resolution and the runtime.
 const SPARE_DESCRIPTORS: u64 = 64;
 
-/// The most connections to hold at once, if each takes `descriptors_each`.
+/// The most connections to hold at once, if each takes `descriptors_each` and other things take `descriptors_else`.
 ///
 /// Raises the soft limit of open files to the hard one first (`setrlimit(2)`).
-pub fn capacity(descriptors_each: u64) -> usize {
+pub fn capacity(descriptors_each: u64, descriptors_else: u64) -> usize {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {
         current: limit.maximum,
@@ -30,7 +30,8 @@ pub fn capacity(descriptors_each: u64) -> usize {
     // May be refused in a sandbox; then the soft limit stays what it was.
     let _ = setrlimit(Resource::Nofile, raised);
     let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    let most = files.saturating_sub(SPARE_DESCRIPTORS) / descriptors_each.max(1);
+    let kept_back = SPARE_DESCRIPTORS.saturating_add(descriptors_else);
+    let most = files.saturating_sub(kept_back) / descriptors_each.max(1);
     usize::try_from(most)
         .unwrap_or(usize::MAX)
         .clamp(1, Semaphore::MAX_PERMITS)

@@ -1,14 +1,15 @@
 //! The ways to close a connection.
 
-use std::io;
+use std::io::{self, Read as _};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use socket2::SockRef;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use crate::queues;
+use crate::{SysCall, Tape, queues};
 
 /// How a server ends a connection after its last byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,7 +37,8 @@ pub struct Bounds {
 }
 
 /// How the peer stood when the connection was closed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Peer {
     /// It had neither closed nor reset.
     Open,
@@ -73,7 +75,7 @@ impl Peer {
 }
 
 /// A connection's last moment, taken right before `close()`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Closed {
     /// Bytes that lay unread; more than zero makes the kernel send a RST.
     pub unread_bytes: u64,
@@ -85,33 +87,36 @@ pub struct Closed {
     pub peer: Peer,
 }
 
-/// Ends a connection as `policy` says.
-pub async fn close(mut stream: TcpStream, policy: Policy) -> Closed {
+/// Ends a connection as `policy` says, and records how on `tape`.
+pub async fn close(mut stream: TcpStream, policy: Policy, tape: &Tape) -> Closed {
     match policy {
-        Policy::Immediate => last_moment(stream, 0, None),
+        Policy::Immediate => last_moment(stream, 0, None, tape),
         Policy::Delay(time) => {
             sleep(time).await;
-            last_moment(stream, 0, None)
+            last_moment(stream, 0, None, tape)
         }
         Policy::Linger(bounds) => {
-            let (lingered, peer) = linger(&mut stream, bounds).await;
-            last_moment(stream, lingered, Some(peer))
+            let (lingered, peer) = linger(&mut stream, bounds, tape).await;
+            last_moment(stream, lingered, Some(peer), tape)
         }
         Policy::Abort => {
+            let began = tape.begin();
             linger_zero(&stream);
-            last_moment(stream, 0, None)
+            tape.note(began, SysCall::LingerZero, Ok(0));
+            last_moment(stream, 0, None, tape)
         }
         Policy::OnArrival(limit) => {
-            arrival(&stream, limit).await;
-            last_moment(stream, 0, None)
+            arrival(&stream, limit, tape).await;
+            last_moment(stream, 0, None, tape)
         }
     }
 }
 
 /// Waits until something arrives, bytes, a FIN or a RST, at most so long, and leaves it where it is.
-pub async fn arrival(stream: &TcpStream, limit: Duration) {
+pub async fn arrival(stream: &TcpStream, limit: Duration, tape: &Tape) {
+    let peeked = stream.async_io(Interest::READABLE, || peek(stream, tape));
     // How it arrived does not matter: the last moment tells.
-    let _ = timeout(limit, stream.peek(&mut [0])).await;
+    let _ = timeout(limit, peeked).await;
 }
 
 /// Ends a connection with a RST once the peer has acknowledged every byte, or after `limit`.
@@ -139,9 +144,11 @@ fn linger_zero(stream: &TcpStream) {
 }
 
 /// Looks at the queues, then closes.
-fn last_moment(stream: TcpStream, lingered_bytes: u64, peer: Option<Peer>) -> Closed {
-    let seen = look(&stream);
+fn last_moment(stream: TcpStream, lingered_bytes: u64, peer: Option<Peer>, tape: &Tape) -> Closed {
+    let seen = look(&stream, tape);
+    let began = tape.begin();
     drop(stream);
+    tape.note(began, SysCall::Close, Ok(0));
     Closed {
         lingered_bytes,
         peer: peer.unwrap_or(seen.peer),
@@ -152,23 +159,36 @@ fn last_moment(stream: TcpStream, lingered_bytes: u64, peer: Option<Peer>) -> Cl
 /// How a connection stands right now, for whoever leaves the closing to the kernel.
 ///
 /// Takes a pending error out of the socket.
-pub fn look(stream: &TcpStream) -> Closed {
+pub fn look(stream: &TcpStream, tape: &Tape) -> Closed {
+    let peer = peer_of(stream, tape);
+    let began = tape.begin();
+    let unsent = queues::unsent(stream);
+    tape.note(began, SysCall::Unsent, unsent.as_ref().copied());
+    // The last question before the close: what comes after it is not in the answer.
+    let began = tape.begin();
+    let unread = queues::unread(stream);
+    tape.note(began, SysCall::Unread, unread.as_ref().copied());
     Closed {
-        unread_bytes: queues::unread(stream).unwrap_or(0),
-        unsent_bytes: queues::unsent(stream).unwrap_or(0),
+        unread_bytes: unread.unwrap_or(0),
+        unsent_bytes: unsent.unwrap_or(0),
         lingered_bytes: 0,
-        peer: peer_of(stream),
+        peer,
     }
 }
 
 /// Asks the socket, without waiting and without taking bytes out of its queue.
-fn peer_of(stream: &TcpStream) -> Peer {
-    let socket = SockRef::from(stream);
-    if matches!(socket.take_error(), Ok(Some(_)) | Err(_)) {
+fn peer_of(stream: &TcpStream, tape: &Tape) -> Peer {
+    let began = tape.begin();
+    let error = SockRef::from(stream).take_error();
+    let told = match &error {
+        Ok(None) => Ok(0),
+        Ok(Some(error)) | Err(error) => Err(error),
+    };
+    tape.note(began, SysCall::SoError, told);
+    if told.is_err() {
         return Peer::Reset;
     }
-    let mut byte = [std::mem::MaybeUninit::uninit()];
-    match socket.peek(&mut byte) {
+    match peek(stream, tape) {
         Ok(0) => Peer::Closed,
         Ok(_) => Peer::Open,
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Peer::Open,
@@ -176,9 +196,21 @@ fn peer_of(stream: &TcpStream) -> Peer {
     }
 }
 
-async fn linger(stream: &mut TcpStream, bounds: Bounds) -> (u64, Peer) {
+/// How many bytes could be read: at most one, for one is asked for.
+fn peek(stream: &TcpStream, tape: &Tape) -> io::Result<usize> {
+    let mut byte = [std::mem::MaybeUninit::uninit()];
+    let began = tape.begin();
+    let peeked = SockRef::from(stream).peek(&mut byte);
+    tape.note(began, SysCall::Peek, peeked.as_ref().map(|n| *n as u64));
+    peeked
+}
+
+async fn linger(stream: &mut TcpStream, bounds: Bounds, tape: &Tape) -> (u64, Peer) {
     let deadline = Instant::now() + bounds.time;
-    if stream.shutdown().await.is_err() {
+    let began = tape.begin();
+    let shut = stream.shutdown().await;
+    tape.note(began, SysCall::Shutdown, shut.as_ref().map(|()| 0));
+    if shut.is_err() {
         return (0, Peer::Reset);
     }
     let mut buf = vec![0; 16 * 1024];
@@ -191,7 +223,9 @@ async fn linger(stream: &mut TcpStream, bounds: Bounds) -> (u64, Peer) {
         if room == 0 {
             return (read, Peer::ByteBound);
         }
-        match timeout_at(deadline, stream.read(&mut buf[..room as usize])).await {
+        let piece = &mut buf[..room as usize];
+        let reading = stream.async_io(Interest::READABLE, || recv(stream, piece, tape));
+        match timeout_at(deadline, reading).await {
             Err(_) => return (read, Peer::TimeBound),
             Ok(Ok(0)) => return (read, Peer::Closed),
             Ok(Ok(bytes)) => read += bytes as u64,
@@ -200,9 +234,17 @@ async fn linger(stream: &mut TcpStream, bounds: Bounds) -> (u64, Peer) {
     }
 }
 
+fn recv(stream: &TcpStream, buf: &mut [u8], tape: &Tape) -> io::Result<usize> {
+    let began = tape.begin();
+    let read = (&*SockRef::from(stream)).read(buf);
+    tape.note(began, SysCall::Recv, read.as_ref().map(|n| *n as u64));
+    read
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::io::AsyncReadExt;
     use tokio::net::TcpListener;
 
     async fn pair() -> (TcpStream, TcpStream) {
@@ -222,7 +264,7 @@ mod tests {
             server.readable().await.unwrap();
         }
         server.write_all(b"answer").await.unwrap();
-        let closing = tokio::spawn(close(server, policy));
+        let closing = tokio::spawn(async move { close(server, policy, &Tape::default()).await });
         let mut answer = Vec::new();
         let read = client.read_to_end(&mut answer).await;
         drop(client);
@@ -272,7 +314,7 @@ mod tests {
             time: Duration::from_millis(1),
             bytes: None,
         };
-        let closed = close(server, Policy::Linger(bounds)).await;
+        let closed = close(server, Policy::Linger(bounds), &Tape::default()).await;
         assert_eq!(closed.peer, Peer::TimeBound);
         drop(client);
     }
@@ -293,11 +335,14 @@ mod tests {
 
         let (client, server) = pair().await;
         drop(client);
-        assert_eq!(close(server, policy).await.peer, Peer::Closed);
+        assert_eq!(
+            close(server, policy, &Tape::default()).await.peer,
+            Peer::Closed
+        );
 
         let (_client, server) = pair().await;
         let policy = Policy::OnArrival(Duration::from_millis(1));
-        let closed = close(server, policy).await;
+        let closed = close(server, policy, &Tape::default()).await;
         assert_eq!((closed.unread_bytes, closed.peer), (0, Peer::Open));
     }
 
@@ -306,11 +351,21 @@ mod tests {
         let (client, server) = pair().await;
         drop(client);
         server.readable().await.unwrap();
-        assert_eq!(close(server, Policy::Immediate).await.peer, Peer::Closed);
+        assert_eq!(
+            close(server, Policy::Immediate, &Tape::default())
+                .await
+                .peer,
+            Peer::Closed
+        );
 
         let (client, server) = pair().await;
         abort(client);
         server.readable().await.unwrap();
-        assert_eq!(close(server, Policy::Immediate).await.peer, Peer::Reset);
+        assert_eq!(
+            close(server, Policy::Immediate, &Tape::default())
+                .await
+                .peer,
+            Peer::Reset
+        );
     }
 }

@@ -1,11 +1,16 @@
 use std::fmt;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
+use crate::monotonic_now;
 use crate::response_head::ResponseHead;
 
 /// The system call that failed, as strace names it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Call {
     /// `recv(2)`
     Recv,
@@ -26,7 +31,8 @@ impl fmt::Display for Call {
 }
 
 /// How far an exchange on a connection had come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Phase {
     /// The request's head was not out yet.
     SendingHead,
@@ -56,7 +62,7 @@ impl fmt::Display for Phase {
 }
 
 /// A system call that failed on a connection: which, with what error, and when.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
     /// The call that failed.
     pub call: Call,
@@ -106,8 +112,13 @@ pub struct Seen(Arc<Mutex<Account>>);
 #[derive(Debug, Default)]
 struct Account {
     written_bytes: u64,
+    /// When bytes were last written, and how long before that no bytes were.
+    last_write: Option<Duration>,
+    pause: Duration,
     read_bytes: u64,
     head_written: bool,
+    /// Of the request's head, as far as the kernel took them.
+    head_bytes: u64,
     request_whole: bool,
     response_head: ResponseHead,
     response_whole: bool,
@@ -121,7 +132,16 @@ impl Seen {
     }
 
     pub(crate) fn wrote(&self, bytes: usize) {
-        self.account().written_bytes += bytes as u64;
+        let now = monotonic_now();
+        let mut account = self.account();
+        account.written_bytes += bytes as u64;
+        let last = account.last_write.replace(now);
+        account.pause = last.map_or(Duration::ZERO, |last| now.saturating_sub(last));
+    }
+
+    /// So many of the bytes that the kernel took are the head's.
+    pub(crate) fn wrote_of_head(&self, bytes: usize) {
+        self.account().head_bytes += bytes as u64;
     }
 
     /// Notes bytes that were read.
@@ -177,6 +197,16 @@ impl Seen {
         }
     }
 
+    /// Whether the request's head is out.
+    pub fn is_head_written(&self) -> bool {
+        self.account().head_written
+    }
+
+    /// Bytes of the request's head that [`SplitWrites`](crate::SplitWrites) saw go out.
+    pub fn head_bytes(&self) -> u64 {
+        self.account().head_bytes
+    }
+
     /// Whether the request has no more bytes to give.
     pub fn is_request_whole(&self) -> bool {
         self.account().request_whole
@@ -195,6 +225,11 @@ impl Seen {
     /// Bytes the kernel took from us.
     pub fn written_bytes(&self) -> u64 {
         self.account().written_bytes
+    }
+
+    /// How long nothing had been written before the last write; zero if there was but one.
+    pub fn pause(&self) -> Duration {
+        self.account().pause
     }
 
     /// Bytes read from the socket, heads included.

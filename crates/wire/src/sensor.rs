@@ -5,7 +5,7 @@ use std::task::{Context, Poll, ready};
 use pin_project_lite::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::{Call, Seen};
+use crate::{Call, Seen, SysCall, Tape};
 
 pin_project! {
     /// Passes everything through and notes in a [`Seen`] what each call did.
@@ -16,13 +16,23 @@ pin_project! {
         #[pin]
         io: T,
         seen: Seen,
+        tape: Tape,
     }
 }
 
 impl<T> Sensor<T> {
     /// Observes `io` from now on.
     pub fn new(io: T, seen: Seen) -> Self {
-        Self { io, seen }
+        Self {
+            io,
+            seen,
+            tape: Tape::default(),
+        }
+    }
+
+    /// Records each call on `tape` too.
+    pub fn taped(self, tape: Tape) -> Self {
+        Self { tape, ..self }
     }
 
     /// Ends the observation and gives the stream back.
@@ -39,7 +49,11 @@ impl<T: AsyncRead> AsyncRead for Sensor<T> {
     ) -> Poll<io::Result<()>> {
         let this = self.project();
         let before = buf.filled().len();
+        let began = this.tape.begin();
         let result = ready!(this.io.poll_read(cx, buf));
+        let read = (buf.filled().len() - before) as u64;
+        this.tape
+            .note(began, SysCall::Recv, result.as_ref().map(|()| read));
         match &result {
             Ok(()) => this.seen.read(&buf.filled()[before..]),
             Err(error) => this.seen.failed(Call::Recv, error),
@@ -63,7 +77,10 @@ impl<T: AsyncWrite> AsyncWrite for Sensor<T> {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.project();
+        let began = this.tape.begin();
         let result = ready!(this.io.poll_write_vectored(cx, bufs));
+        let written = result.as_ref().map(|bytes| *bytes as u64);
+        this.tape.note(began, SysCall::Writev, written);
         match &result {
             Ok(bytes) => this.seen.wrote(*bytes),
             Err(error) => this.seen.failed(Call::Writev, error),

@@ -115,7 +115,9 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for SplitWrites<T> {
         } else {
             io.poll_write_vectored(cx, bufs)
         })?;
-        if ends_head(head_end, bufs, written) {
+        let (of_head, ended) = head_part(head_end, bufs, written);
+        this.seen.wrote_of_head(of_head);
+        if ended {
             this.at = At::Body;
             this.seen.head_written();
             if !this.gap.is_zero() {
@@ -164,16 +166,17 @@ fn up_to_head_end<'a>(
     used
 }
 
-/// Goes over the bytes the kernel took; returns whether the head's end was among them.
-fn ends_head(head_end: &mut HeadEnd, bufs: &[IoSlice<'_>], mut written: usize) -> bool {
+/// Goes over the bytes the kernel took: how many are the head's, and whether its end was among them.
+fn head_part(head_end: &mut HeadEnd, bufs: &[IoSlice<'_>], written: usize) -> (usize, bool) {
+    let mut before = 0;
     for buf in bufs {
-        let part = &buf[..written.min(buf.len())];
-        if head_end.feed(part).is_some() {
-            return true;
+        let part = &buf[..(written - before).min(buf.len())];
+        if let Some(end) = head_end.feed(part) {
+            return (before + end, true);
         }
-        written -= part.len();
+        before += part.len();
     }
-    false
+    (before, false)
 }
 
 #[cfg(test)]
@@ -277,6 +280,7 @@ mod tests {
         let mut joined = SplitWrites::off(Writes::default(), seen.clone());
         write_all(&mut joined, &[HEAD, b"body"]).await;
         assert_eq!(joined.into_inner().calls.len(), 1);
+        assert_eq!(seen.head_bytes(), HEAD.len() as u64);
         assert_eq!(seen.phase(), crate::Phase::SendingBody);
     }
 
@@ -284,7 +288,8 @@ mod tests {
         #[test]
         fn no_write_crosses_the_border(body in proptest::collection::vec(any::<u8>(), 0..40), most in 1usize..50) {
             let io = Writes { calls: Vec::new(), most: Some(most) };
-            let mut split = SplitWrites::new(io, Seen::default(), Duration::ZERO);
+            let seen = Seen::default();
+            let mut split = SplitWrites::new(io, seen.clone(), Duration::ZERO);
             block_on(write_all(&mut split, &[HEAD, &body]));
             let mut sent = Vec::new();
             for (call, _) in split.into_inner().calls {
@@ -293,6 +298,7 @@ mod tests {
                 sent.extend(call);
             }
             prop_assert_eq!(sent, [HEAD, &body].concat());
+            prop_assert_eq!(seen.head_bytes(), HEAD.len() as u64);
         }
     }
 

@@ -6,7 +6,6 @@
 //! reason into words, and [`Owners`] finds who listens on the port it came from.
 
 mod cause;
-mod clock;
 mod counters;
 mod event;
 mod first;
@@ -19,7 +18,6 @@ mod reason;
 mod tracefs;
 
 pub use cause::Cause;
-pub use clock::monotonic_now;
 pub use counters::Counters;
 pub use event::ResetEvent;
 pub use first::{Judged, Ledger, Place};
@@ -29,4 +27,5 @@ pub use line::{BadLine, Line};
 pub use owner::{Owner, Owners};
 pub use process::Process;
 pub use reason::{Reason, State};
+pub use rstlab_wire::monotonic_now;
 pub use tracefs::Unavailable;

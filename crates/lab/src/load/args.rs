@@ -94,7 +94,7 @@ impl Args {
         let extent = self.extent(settings);
 
         // Each has a second one beside it that is watched to its end.
-        let most = MOST_CONNECTIONS.min(accept::capacity(2));
+        let most = MOST_CONNECTIONS.min(accept::capacity(2, 0));
         let allowed = format!("1 to {most} (of {MOST_CONNECTIONS}, and open files)");
         let connections = settings.read("--connections", &self.connections, &allowed, |text| {
             text.parse().ok().filter(|count| (1..=most).contains(count))
