@@ -7,25 +7,22 @@
 
 mod cause;
 mod counters;
-mod event;
-mod first;
-mod format;
 mod kernel;
-mod line;
+mod own_addresses;
 mod owner;
+mod pair;
 mod process;
-mod reason;
-mod tracefs;
+mod unavailable;
 
 pub use cause::Cause;
 pub use counters::Counters;
-pub use event::ResetEvent;
-pub use first::{Judged, Ledger, Place};
-pub use format::Format;
-pub use kernel::Kernel;
-pub use line::{BadLine, Line};
+pub use kernel::{
+    BadLine, CloseEvent, Format, Judged, Kernel, KillEvent, Killed, Ledger, Line, Place, Reason,
+    ResetEvent, Scope, Stamp, State,
+};
+pub use own_addresses::OwnAddresses;
 pub use owner::{Owner, Owners};
+pub use pair::Pair;
 pub use process::Process;
-pub use reason::{Reason, State};
 pub use rstlab_wire::monotonic_now;
-pub use tracefs::Unavailable;
+pub use unavailable::Unavailable;

@@ -31,6 +31,8 @@ pub struct Owner {
 /// found yet.
 #[derive(Debug, Default)]
 pub struct Owners {
+    /// The only network namespace that is looked at.
+    only: Option<PathBuf>,
     listeners: HashMap<u16, Vec<Listener>>,
     looked: Option<Look>,
 }
@@ -49,6 +51,14 @@ struct Listener {
 }
 
 impl Owners {
+    /// Finds them in this network namespace only.
+    pub fn in_this_namespace() -> Self {
+        Self {
+            only: fs::read_link("/proc/self/ns/net").ok(),
+            ..Self::default()
+        }
+    }
+
     /// The process that listens where a RST came from; `None` if nobody does, or if it could be in more than one
     /// network namespace. Do not ask for a RST that was sent because nobody listened: somebody may since.
     pub fn of(&mut self, source: SocketAddr) -> Option<Owner> {
@@ -74,7 +84,7 @@ impl Owners {
             }
         }
         let begun = Instant::now();
-        self.listeners = listeners();
+        self.listeners = listeners(self.only.as_deref());
         self.looked = Some(Look {
             at: Instant::now(),
             took: begun.elapsed(),
@@ -101,7 +111,7 @@ fn only_owner(listeners: &[&Listener]) -> Option<Owner> {
 }
 
 /// All listening sockets. What cannot be read is left out: processes end while we look.
-fn listeners() -> HashMap<u16, Vec<Listener>> {
+fn listeners(only: Option<&Path>) -> HashMap<u16, Vec<Listener>> {
     let pids = pids();
     let mut found: HashMap<u64, (u16, Listener)> = HashMap::new();
     let mut namespaces = HashSet::new();
@@ -110,7 +120,8 @@ fn listeners() -> HashMap<u16, Vec<Listener>> {
         let Ok(namespace) = fs::read_link(process.join("ns/net")) else {
             continue;
         };
-        if !namespaces.insert(namespace.clone()) {
+        let is_asked_for = only.is_none_or(|only| only == namespace);
+        if !is_asked_for || !namespaces.insert(namespace.clone()) {
             continue;
         }
         for file in ["net/tcp", "net/tcp6"] {
@@ -213,9 +224,11 @@ mod tests {
             if bound.ip().is_unspecified() {
                 source.set_ip(Ipv4Addr::LOCALHOST.into());
             }
-            let owner = Owners::default().of(source).expect("an owner");
-            assert_eq!((owner.process.pid, owner.others), (std::process::id(), 0));
-            assert!(owner.process.name.is_some());
+            for mut owners in [Owners::default(), Owners::in_this_namespace()] {
+                let owner = owners.of(source).expect("an owner");
+                assert_eq!((owner.process.pid, owner.others), (std::process::id(), 0));
+                assert!(owner.process.name.is_some());
+            }
         }
     }
 

@@ -1,6 +1,14 @@
+use std::fmt;
 use std::fs;
 use std::path::Path;
 use std::sync::LazyLock;
+use std::time::Duration;
+
+use rustix::param::clock_ticks_per_second;
+use rustix::time::{ClockId, clock_gettime};
+use serde::{Deserialize, Serialize};
+
+use crate::monotonic_now;
 
 /// The inode of the first pid namespace (`PROC_PID_INIT_INO`).
 const FIRST_PID_NAMESPACE: &str = "pid:[4026531836]";
@@ -12,7 +20,7 @@ static NUMBERS_ARE_OURS: LazyLock<bool> = LazyLock::new(|| {
 });
 
 /// A process, as the kernel names it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Process {
     /// Its name (`comm`, at most 15 bytes), if it is known.
     pub name: Option<String>,
@@ -21,12 +29,24 @@ pub struct Process {
 }
 
 impl Process {
-    /// The process of a traced thread: what the kernel printed, and what `/proc` knows besides.
-    pub(crate) fn of_thread(thread: u32, process: Option<u32>, comm: Option<String>) -> Self {
-        let ask = *NUMBERS_ARE_OURS;
-        let pid = process.or_else(|| ask.then(|| process_of(thread)).flatten());
-        let pid = pid.unwrap_or(thread);
-        let name = ask.then(|| name_of(pid)).flatten();
+    /// The process of a thread that was traced at a time on `CLOCK_MONOTONIC`: what the kernel printed, and what
+    /// `/proc` knows besides.
+    pub(crate) fn of_thread(
+        thread: u32,
+        process: Option<u32>,
+        comm: Option<String>,
+        at: Duration,
+    ) -> Self {
+        // What has a number now may be younger than the event: then it is not what had it.
+        let since_boot = at + sleep_since_boot();
+        let had = |number| *NUMBERS_ARE_OURS && started(number).is_some_and(|it| it <= since_boot);
+        let living = had(thread).then(|| process_of(thread)).flatten();
+        // What the kernel remembers of a thread's process may be that of an older thread of the same number
+        // (`trace_find_tgid`): of one that is gone the thread's own number is told.
+        let process = process.filter(|process| had(*process));
+        let pid = living.or(process).unwrap_or(thread);
+        let is_there = living.is_some() || had(pid);
+        let name = is_there.then(|| name_of(pid)).flatten();
         Self {
             name: name.or(comm),
             pid,
@@ -34,12 +54,37 @@ impl Process {
     }
 }
 
+/// From `CLOCK_MONOTONIC` to `CLOCK_BOOTTIME`, by which `/proc` tells when a process started.
+fn sleep_since_boot() -> Duration {
+    let boot = Duration::try_from(clock_gettime(ClockId::Boottime)).unwrap_or_default();
+    boot.saturating_sub(monotonic_now())
+}
+
+/// When a living thread or process started, on `CLOCK_BOOTTIME`, rounded down to a tick (10 ms): field 22 of
+/// `/proc/N/stat` (proc(5)).
+pub(crate) fn started(number: impl fmt::Display) -> Option<Duration> {
+    let stat = fs::read(format!("/proc/{number}/stat")).ok()?;
+    // The name may hold anything; it ends with the last parenthesis, and field 3 comes after it.
+    let stat = String::from_utf8_lossy(&stat);
+    let (_, rest) = stat.rsplit_once(')')?;
+    let ticks: u64 = rest.split_ascii_whitespace().nth(22 - 3)?.parse().ok()?;
+    let per_second = clock_ticks_per_second().max(1);
+    Some(Duration::from_nanos(
+        ticks.saturating_mul(1_000_000_000 / per_second),
+    ))
+}
+
 /// The process that a thread belongs to.
 fn process_of(thread: u32) -> Option<u32> {
     let status = fs::read_to_string(format!("/proc/{thread}/status")).ok()?;
+    tgid(&status)
+}
+
+/// The process in a thread's `status`; it is 0 when the thread has just ended (`__unhash_process`).
+fn tgid(status: &str) -> Option<u32> {
     let mut lines = status.lines();
     let tgid = lines.find_map(|line| line.strip_prefix("Tgid:"))?;
-    tgid.trim().parse().ok()
+    tgid.trim().parse().ok().filter(|tgid| *tgid > 0)
 }
 
 /// The name of a process.
@@ -69,11 +114,29 @@ mod tests {
     fn of_one_that_is_gone_the_trace_tells() {
         // No process has a number so high (`PID_MAX_LIMIT`).
         let comm = Some("worker".to_owned());
-        let process = Process::of_thread(4_194_305, None, comm.clone());
+        let process = Process::of_thread(4_194_305, None, comm.clone(), monotonic_now());
         let expected = Process {
             name: comm,
             pid: 4_194_305,
         };
         assert_eq!(process, expected);
+    }
+
+    #[test]
+    fn a_thread_that_has_just_ended_has_no_process() {
+        let status = |tgid| format!("Name:\tcat\nTgid:\t{tgid}\nPid:\t{tgid}\n");
+        assert_eq!([tgid(&status(7)), tgid(&status(0))], [Some(7), None]);
+    }
+
+    #[test]
+    fn one_that_is_younger_than_the_event_is_another() {
+        let us = std::process::id();
+        let comm = || Some("older".to_owned());
+        let name = name_of(us);
+        assert_ne!(name, comm());
+        let now = Process::of_thread(us, Some(7), comm(), monotonic_now());
+        assert_eq!(now, Process { name, pid: us });
+        let before_us = Process::of_thread(us, Some(us), comm(), Duration::ZERO);
+        assert_eq!(before_us.name, comm());
     }
 }

@@ -5,9 +5,12 @@
 
 use std::io::{self, Write as _};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::MetadataExt as _;
 use std::time::Duration;
 
-use rstlab_witness::{Cause, Judged, Kernel, Ledger, Line, Place, Reason, State, monotonic_now};
+use rstlab_witness::{
+    Cause, Judged, Kernel, Ledger, Line, Place, Reason, Scope, State, monotonic_now,
+};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 /// Longest wait for a reset that must come.
@@ -54,7 +57,7 @@ struct Witness {
 
 impl Witness {
     fn start() -> Self {
-        let kernel = Kernel::open().expect("these tests need root and tracefs");
+        let kernel = Kernel::open(Scope::Resets).expect("these tests need root and tracefs");
         assert!(kernel.format().tells_closes_apart(), "Linux 6.12 or newer");
         Self {
             kernel,
@@ -80,7 +83,9 @@ impl Witness {
                 for line in lines {
                     match line.expect("a sound line") {
                         Line::Reset(event) => self.ledger.see(event, &mut judged),
-                        lost @ Line::Lost { .. } => panic!("{lost:?}"),
+                        // Somebody else's.
+                        Line::Kill(_) => {}
+                        other => panic!("{other:?}"),
                     }
                 }
                 self.ledger.due(monotonic_now(), &mut judged);
@@ -317,10 +322,23 @@ async fn what_a_killed_run_left_is_removed() {
         .to_owned();
     // No process has a number so high (`PID_MAX_LIMIT`). Nor is one started here: it would for a moment hold the
     // sockets of the tests beside this one, and the last to close sends the RST.
-    let stale = instances.join("rstlab-4194305-0");
+    let namespace = std::fs::metadata("/proc/self/ns/pid").unwrap().ino();
+    let [stale, of_a_container] =
+        [namespace, 1].map(|namespace| instances.join(format!("rstlab-4194305-10-{namespace}-0")));
     std::fs::create_dir(&stale).unwrap();
+    std::fs::create_dir(&of_a_container).unwrap();
     drop(Witness::start());
-    assert!(!stale.exists());
+    let left = [&stale, &of_a_container].map(|path| path.exists());
+    std::fs::remove_dir(&of_a_container).unwrap();
+    assert_eq!(left, [false, true]);
+}
+
+/// Whoever removes what seems stale cannot remove one that is in use.
+#[tokio::test]
+async fn an_instance_in_use_cannot_be_removed() {
+    let witness = Witness::start();
+    let error = std::fs::remove_dir(witness.kernel.instance()).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::ResourceBusy);
 }
 
 #[tokio::test]
@@ -345,6 +363,8 @@ async fn lost_events_are_told() {
         match line.expect("a sound line") {
             Line::Reset(event) => told += u64::from(event.source == server),
             Line::Lost { events, .. } => lost += events.expect("a count"),
+            Line::Kill(_) => {}
+            other => panic!("{other:?}"),
         }
     }
     // Others on this machine may have lost some too.

@@ -10,10 +10,10 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 use rstlab_witness::{
-    BadLine, Judged, Kernel, Ledger, Line, Owners, Place, ResetEvent, monotonic_now,
+    BadLine, Judged, Kernel, Ledger, Line, Owners, Place, ResetEvent, Scope, monotonic_now,
 };
 use tokio::io::{AsyncWrite, AsyncWriteExt as _};
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 pub use args::{Args, Config, execute};
@@ -45,7 +45,7 @@ pub async fn run(
     stop: &CancellationToken,
     out: &mut (impl AsyncWrite + Unpin),
 ) -> anyhow::Result<Summary> {
-    let mut kernel = Kernel::open()
+    let mut kernel = Kernel::open(Scope::Resets)
         .context("nothing can be watched without the kernel's tracepoint tcp:tcp_send_reset")?;
     if !kernel.format().has_reason() {
         note("this kernel gives no reasons (Linux 6.10 and newer do): every cause is unknown");
@@ -67,7 +67,7 @@ pub async fn run(
             biased;
             () = ended() => break,
             read = kernel.read(&mut lines) => read.context("cannot read the trace pipe")?,
-            () = held(watch.ledger.next_due()) => {}
+            () = watch.ledger.until_due() => {}
         }
         watch.take(&mut lines);
         watch.due();
@@ -102,14 +102,6 @@ fn note(text: &str) {
 async fn at(end: Option<Instant>) {
     match end {
         Some(end) => sleep_until(end).await,
-        None => std::future::pending().await,
-    }
-}
-
-/// Waits until something that is held back is due.
-async fn held(due: Option<Duration>) {
-    match due {
-        Some(due) => sleep(due.saturating_sub(monotonic_now())).await,
         None => std::future::pending().await,
     }
 }
@@ -152,7 +144,7 @@ impl<'a> Watch<'a> {
                 Ok(Line::Reset(event)) if self.is_watched(&event) => {
                     self.ledger.see(event, &mut self.judged);
                 }
-                Ok(Line::Reset(_)) => {}
+                Ok(Line::Reset(_) | Line::Close(_) | Line::Kill(_)) => {}
                 Ok(Line::Lost { cpu, events }) => {
                     // At least one, where the kernel does not know how many.
                     self.summary.lost_events += events.unwrap_or(1);
@@ -197,7 +189,7 @@ impl<'a> Watch<'a> {
                 Place::First => self.summary.resets += 1,
                 Place::Echo => self.summary.echoes += 1,
             }
-            let time = real - mono.saturating_sub(judged.event.time);
+            let time = real - mono.saturating_sub(judged.event.stamp.time);
             let record = Record::new(&judged, time, &mut self.owners);
             text += &if self.config.json {
                 record.json()

@@ -85,7 +85,7 @@ impl Record {
         };
         Self {
             time: humantime::format_rfc3339_micros(time).to_string(),
-            monotonic_ns: u64::try_from(event.time.as_nanos()).unwrap_or(u64::MAX),
+            monotonic_ns: u64::try_from(event.stamp.time.as_nanos()).unwrap_or(u64::MAX),
             place: match judged.place {
                 Place::First => "first",
                 Place::Echo => "echo",
@@ -101,7 +101,7 @@ impl Record {
                 process: owner.process.into(),
                 others: owner.others,
             }),
-            cpu: event.cpu,
+            cpu: event.stamp.cpu,
         }
     }
 

@@ -1,13 +1,17 @@
-use std::fs::File;
-use std::io::{self, Read as _};
+use std::io;
 use std::path::Path;
 
 use tokio::net::unix::pipe::Receiver;
 
-use crate::tracefs::Instance;
+use super::tracefs::Instance;
 use crate::{BadLine, Format, Line, Unavailable};
 
-const EVENT: &str = "events/tcp/tcp_send_reset";
+/// A RST is sent.
+const RESET: &str = "events/tcp/tcp_send_reset";
+/// A connection's state changes.
+const STATE: &str = "events/sock/inet_sock_set_state";
+/// A thread gets a signal.
+const SIGNAL: &str = "events/signal/signal_deliver";
 
 /// The kernel's buffer for each processor, and for all of them, in KiB. An event takes about 100 bytes: at 2,000
 /// resets a second on one processor that is ten seconds, two on a very large machine.
@@ -36,12 +40,42 @@ const OPTIONS: [&str; 11] = [
     "nouserstacktrace",
 ];
 
+/// What is asked of the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// Every RST, and who is killed.
+    Resets,
+    /// Those; and which side of a connection to or from this port closes it.
+    Connections {
+        /// The server's port.
+        port: u16,
+    },
+}
+
+impl Scope {
+    /// The events, each with a filter (`Documentation/trace/events.rst`).
+    fn events(self) -> Vec<(&'static str, Option<String>)> {
+        let mut events = vec![(RESET, None), (SIGNAL, Some("sig == 9".to_owned()))];
+        if let Scope::Connections { port } = self {
+            // The numbers are those of include/net/tcp_states.h: from ESTABLISHED or CLOSE-WAIT to FIN-WAIT-1,
+            // LAST-ACK or CLOSED. Protocol 6 is TCP.
+            let close = format!(
+                "protocol == 6 && (sport == {port} || dport == {port}) && (oldstate == 1 || oldstate == 8) \
+                 && (newstate == 4 || newstate == 7 || newstate == 9)"
+            );
+            events.push((STATE, Some(close)));
+        }
+        events
+    }
+}
+
 /// The kernel's word on every RST that this machine sends, in all of its network namespaces.
 ///
 /// It stops and its trace instance is removed when it is dropped, also by a panic. A killed process leaves the
 /// instance behind; the next start removes it.
 #[derive(Debug)]
 pub struct Kernel {
+    scope: Scope,
     // Before the instance: it cannot be removed while this is open.
     pipe: Receiver,
     instance: Instance,
@@ -55,9 +89,9 @@ impl Kernel {
     ///
     /// # Errors
     /// tracefs is not mounted, this is not root, or the kernel has no such tracepoint.
-    pub fn open() -> Result<Self, Unavailable> {
+    pub fn open(scope: Scope) -> Result<Self, Unavailable> {
         let instance = Instance::create()?;
-        let format = Format::parse(&instance.read(&format!("{EVENT}/format"))?);
+        let format = Format::parse(&instance.read(&format!("{RESET}/format"))?);
         instance.write("trace_clock", "mono")?;
         let processors =
             std::fs::read_dir(instance.path().join("per_cpu")).map_or(1, Iterator::count);
@@ -76,8 +110,14 @@ impl Kernel {
             path,
             source,
         })?;
-        instance.write(&format!("{EVENT}/enable"), "1")?;
+        for (event, filter) in scope.events() {
+            if let Some(filter) = filter {
+                instance.write(&format!("{event}/filter"), &filter)?;
+            }
+            instance.write(&format!("{event}/enable"), "1")?;
+        }
         Ok(Self {
+            scope,
             pipe,
             instance,
             format,
@@ -118,32 +158,34 @@ impl Kernel {
         }
     }
 
-    /// Stops listening and adds what the kernel still holds to `lines`.
+    /// Adds everything that has happened until now to `lines`, without waiting.
     ///
     /// # Errors
-    /// The event cannot be switched off, or the pipe cannot be read.
-    pub fn finish(self, lines: &mut Vec<Result<Line, BadLine>>) -> io::Result<()> {
-        let Self {
-            pipe,
-            instance,
-            lines: mut reader,
-            mut buf,
-            ..
-        } = self;
-        // Ours to read without asking tokio, who may not have heard yet; closed before the instance goes.
-        let mut pipe = File::from(pipe.into_nonblocking_fd()?);
-        instance
-            .write(&format!("{EVENT}/enable"), "0")
-            .map_err(io::Error::other)?;
+    /// The pipe cannot be read.
+    pub fn drain(&mut self, lines: &mut Vec<Result<Line, BadLine>>) -> io::Result<()> {
         loop {
-            match pipe.read(&mut buf) {
+            // Without asking tokio, who may not have heard yet.
+            match rustix::io::read(&self.pipe, &mut *self.buf).map_err(io::Error::from) {
                 Ok(0) => return Ok(()),
-                Ok(bytes) => reader.take(&buf[..bytes], lines),
+                Ok(bytes) => self.lines.take(&self.buf[..bytes], lines),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) if is_temporary(&error) => {}
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// Stops listening and adds what the kernel still holds to `lines`.
+    ///
+    /// # Errors
+    /// An event cannot be switched off, or the pipe cannot be read.
+    pub fn finish(mut self, lines: &mut Vec<Result<Line, BadLine>>) -> io::Result<()> {
+        for (event, _) in self.scope.events() {
+            self.instance
+                .write(&format!("{event}/enable"), "0")
+                .map_err(io::Error::other)?;
+        }
+        self.drain(lines)
     }
 }
 

@@ -1,21 +1,12 @@
 use std::net::SocketAddr;
-use std::time::Duration;
 
-use crate::{Process, Reason, State};
+use crate::{Process, Reason, Stamp, State};
 
 /// One RST that this machine sent, as `tcp:tcp_send_reset` tells it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ResetEvent {
-    /// When, on `CLOCK_MONOTONIC`.
-    pub time: Duration,
-    /// Name of the thread that ran; `None` where the kernel has forgotten it.
-    pub comm: Option<String>,
-    /// The thread that ran.
-    pub pid: u32,
-    /// The process of that thread, if the kernel tells it.
-    pub process: Option<u32>,
-    /// The processor it ran on.
-    pub cpu: u32,
+    /// When, and which thread ran.
+    pub stamp: Stamp,
     /// Whether the thread sent the RST in a system call of its own. If not, the RST answers a segment or a
     /// timer, and the thread only happened to run there: on loopback it is often the *peer*.
     pub own_call: bool,
@@ -33,11 +24,28 @@ pub struct ResetEvent {
 
 impl ResetEvent {
     /// The process that sent the RST in a system call of its own; else `None` rather than a wrong name.
-    ///
-    /// The kernel learns a thread's name and process when it stops running, often after we have read the line:
-    /// `/proc` says it then, if the thread still lives.
     pub fn sender(&self) -> Option<Process> {
-        self.own_call
-            .then(|| Process::of_thread(self.pid, self.process, self.comm.clone()))
+        self.own_call.then(|| self.stamp.process())
     }
+}
+
+/// A side of a connection leaves ESTABLISHED or CLOSE-WAIT, as `sock:inet_sock_set_state` tells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CloseEvent {
+    /// When, and which thread ran.
+    pub stamp: Stamp,
+    /// The side that was closed, or shut down for writing.
+    pub side: SocketAddr,
+    /// The other one.
+    pub peer: SocketAddr,
+    /// What it came to: FIN-WAIT-1 or LAST-ACK with a FIN, CLOSED with a RST.
+    pub state: State,
+}
+
+/// A thread was killed, as `signal:signal_deliver` tells it of SIGKILL: of a killed process, each thread. A process that
+/// another signal ends, as it does not handle it, is killed in the same way (`complete_signal`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KillEvent {
+    /// When, and which thread.
+    pub stamp: Stamp,
 }

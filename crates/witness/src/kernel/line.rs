@@ -1,7 +1,8 @@
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
 
-use crate::ResetEvent;
+use super::stamp::Stamp;
+use crate::pair::canonical;
+use crate::{CloseEvent, KillEvent, ResetEvent};
 
 /// Most characters of a line that an error repeats.
 const SHOWN: usize = 240;
@@ -11,6 +12,10 @@ const SHOWN: usize = 240;
 pub enum Line {
     /// A RST.
     Reset(ResetEvent),
+    /// A connection was closed by one of its sides.
+    Close(CloseEvent),
+    /// A thread was killed.
+    Kill(KillEvent),
     /// The kernel wrote faster than we read, and dropped events.
     Lost {
         /// Of which processor.
@@ -34,12 +39,12 @@ impl Line {
     /// Reads one line, without its end.
     ///
     /// # Errors
-    /// It is neither a RST nor a note of lost events.
+    /// It is none of the events that are asked for, nor a note of lost events.
     pub fn parse(line: &str) -> Result<Self, BadLine> {
         let parsed = if line.starts_with("CPU:") {
             lost(line).ok_or("no count of lost events")
         } else {
-            reset(line).map(Line::Reset)
+            event(line)
         };
         parsed.map_err(|what| BadLine {
             what,
@@ -68,93 +73,86 @@ fn lost(line: &str) -> Option<Line> {
 
 /// `  python3-7006476  (   7006476) [001] ..s2.  4743.111379: tcp_send_reset: skbaddr=… skaddr=… src=… dest=… state=…`.
 ///
-/// The name of the thread may hold anything, so what is before the event is read from its right end.
-fn reset(line: &str) -> Result<ResetEvent, &'static str> {
-    let (head, fields) = line
-        .rsplit_once(": tcp_send_reset: ")
-        .ok_or("no tcp_send_reset")?;
-    let (head, time) = last_word(head).ok_or("no time")?;
-    let time = seconds(time).ok_or("no time")?;
-    let (head, flags) = last_word(head).ok_or("no flags")?;
-    let (head, cpu) = last_word(head).ok_or("no cpu")?;
-    let cpu = cpu
-        .strip_prefix('[')
-        .and_then(|cpu| cpu.strip_suffix(']')?.parse().ok())
-        .ok_or("no cpu")?;
-    let (head, process) = process(head);
-    let (comm, pid) = head.trim().rsplit_once('-').ok_or("no pid")?;
-    let pid = pid.parse().map_err(|_| "no pid")?;
+/// The name of the thread may hold anything, so the event is looked for from the line's right end.
+fn event(line: &str) -> Result<Line, &'static str> {
+    let fields_of = |event: &str| {
+        let (head, fields) = line.rsplit_once(event)?;
+        Some((head, Fields(fields)))
+    };
+    if let Some((head, fields)) = fields_of(": tcp_send_reset: ") {
+        reset(head, &fields).map(Line::Reset)
+    } else if let Some((head, fields)) = fields_of(": inet_sock_set_state: ") {
+        close(head, &fields).map(Line::Close)
+    } else if let Some((head, fields)) = fields_of(": signal_deliver: ") {
+        match fields.get("sig") {
+            Some("9") => Ok(Line::Kill(KillEvent {
+                stamp: Stamp::parse(head)?,
+            })),
+            _ => Err("no SIGKILL"),
+        }
+    } else {
+        Err("no event that was asked for")
+    }
+}
 
-    let field = |name: &str| {
-        let mut words = fields.split_whitespace();
+/// `name=value name=value`.
+struct Fields<'a>(&'a str);
+
+impl<'a> Fields<'a> {
+    fn get(&self, name: &str) -> Option<&'a str> {
+        let mut words = self.0.split_whitespace();
         words.find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
-    };
+    }
+
+    fn read<T: std::str::FromStr>(&self, name: &str) -> Option<T> {
+        self.get(name)?.parse().ok()
+    }
+}
+
+fn reset(head: &str, fields: &Fields<'_>) -> Result<ResetEvent, &'static str> {
+    let stamp = Stamp::parse(head)?;
     // A RST that answers a segment has that segment here (`tcp_v4_send_reset`), one that a close sends has none
-    // (`tcp_send_active_reset`). The third flag is `s` in a softirq and `h` in an interrupt (timers, arrivals).
-    let answers = field("skbaddr").is_none_or(|address| address.bytes().any(|digit| digit != b'0'));
-    let in_interrupt = flags.as_bytes().get(2).is_none_or(|&flag| flag != b'.');
-    let socket_address = |name| -> Option<SocketAddr> {
-        let address: SocketAddr = field(name)?.parse().ok()?;
-        Some(canonical(address))
-    };
+    // (`tcp_send_active_reset`).
+    let answers = fields
+        .get("skbaddr")
+        .is_none_or(|address| address.bytes().any(|digit| digit != b'0'));
+    let address = |name| fields.read(name).map(canonical);
     Ok(ResetEvent {
-        time,
-        comm: (comm != "<...>").then(|| comm.to_owned()),
-        pid,
-        process,
-        cpu,
-        own_call: !answers && !in_interrupt,
-        source: socket_address("src").ok_or("no src address")?,
-        destination: Some(socket_address("dest").ok_or("no dest address")?)
+        own_call: !answers && !stamp.in_interrupt,
+        stamp,
+        source: address("src").ok_or("no src address")?,
+        destination: Some(address("dest").ok_or("no dest address")?)
             .filter(|address| address.port() != 0),
-        state: field("state").and_then(|word| word.parse().ok()),
-        reason: field("reason").and_then(|word| word.parse().ok()),
+        state: fields.read("state"),
+        reason: fields.read("reason"),
     })
 }
 
-fn last_word(text: &str) -> Option<(&str, &str)> {
-    text.trim_end().rsplit_once(' ')
-}
-
-/// Takes off `(   7006476)` or `(-------)`, which the option `record-tgid` adds.
-fn process(head: &str) -> (&str, Option<u32>) {
-    let head = head.trim_end();
-    let Some((before, number)) = head
-        .strip_suffix(')')
-        .and_then(|head| head.rsplit_once('('))
-    else {
-        return (head, None);
+/// `… family=AF_INET protocol=IPPROTO_TCP sport=8000 dport=4000 saddr=… daddr=… saddrv6=… daddrv6=… oldstate=… newstate=…`
+///
+/// The kernel fills in both kinds of addresses; those of version 6 are the mapped ones of an IPv4 connection.
+fn close(head: &str, fields: &Fields<'_>) -> Result<CloseEvent, &'static str> {
+    let stamp = Stamp::parse(head)?;
+    let end = |address, port| -> Option<SocketAddr> {
+        let ip: IpAddr = fields.read(address)?;
+        Some(canonical(SocketAddr::new(ip, fields.read(port)?)))
     };
-    let number = number.trim();
-    if number.starts_with('-') {
-        return (before, None);
-    }
-    match number.parse() {
-        Ok(process) => (before, Some(process)),
-        Err(_) => (head, None),
-    }
-}
-
-/// Seconds with six digits of a fraction.
-fn seconds(text: &str) -> Option<Duration> {
-    let (whole, fraction) = text.split_once('.')?;
-    let micros: u32 = (fraction.len() == 6).then_some(fraction)?.parse().ok()?;
-    let whole = Duration::from_secs(whole.parse().ok()?);
-    whole.checked_add(Duration::from_micros(u64::from(micros)))
-}
-
-/// A dual-stack socket is told as `::ffff:127.0.0.1` while it exists and as `127.0.0.1` afterwards.
-fn canonical(address: SocketAddr) -> SocketAddr {
-    let ip: IpAddr = address.ip().to_canonical();
-    SocketAddr::new(ip, address.port())
+    Ok(CloseEvent {
+        stamp,
+        side: end("saddrv6", "sport").ok_or("no source address")?,
+        peer: end("daddrv6", "dport").ok_or("no destination address")?,
+        state: fields.read("newstate").ok_or("no new state")?,
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
+    use std::time::Duration;
+
     use super::*;
-    use crate::{Process, Reason, State};
+    use crate::{Reason, State};
 
     const CLOSE: &str = "         python3-7006476    [001] .....  4743.101043: tcp_send_reset: \
         skbaddr=0000000000000000 skaddr=0000000096df4793 src=127.0.0.1:52315 dest=127.0.0.1:50080 \
@@ -173,11 +171,14 @@ mod tests {
         assert_eq!(
             event,
             ResetEvent {
-                time: Duration::from_micros(4_743_101_043),
-                comm: Some("python3".to_owned()),
-                pid: 7006476,
-                process: None,
-                cpu: 1,
+                stamp: Stamp {
+                    time: Duration::from_micros(4_743_101_043),
+                    comm: Some("python3".to_owned()),
+                    pid: 7006476,
+                    process: None,
+                    cpu: 1,
+                    in_interrupt: false,
+                },
                 own_call: true,
                 source: "127.0.0.1:52315".parse().unwrap(),
                 destination: "127.0.0.1:50080".parse().ok(),
@@ -201,15 +202,22 @@ mod tests {
     }
 
     #[test]
-    fn the_process_is_not_the_thread() {
-        let line = CLOSE.replace("-7006476    [", "-7006476 (   7006400) [");
-        let sender = Process {
-            name: Some("python3".to_owned()),
-            pid: 7006400,
+    fn the_process_is_told_while_it_lives_and_else_the_thread() {
+        let now = crate::monotonic_now();
+        let now = format!("{}.{:06}", now.as_secs(), now.subsec_micros());
+        let line = CLOSE.replace("4743.101043", &now);
+        let pid_of = |process: &str| {
+            let line = line.replace("-7006476    [", &format!("-7006476 ({process}) ["));
+            event(&line).sender().map(|it| it.pid)
         };
-        assert_eq!(event(&line).sender(), Some(sender));
-        let unknown = CLOSE.replace("-7006476    [", "-7006476 (-------) [");
-        assert_eq!(event(&unknown).sender().map(|it| it.pid), Some(7006476));
+        let own = std::process::id();
+        assert_eq!(pid_of(&format!("{own:7}")), Some(own));
+        assert_eq!(
+            pid_of("7006400"),
+            Some(7006476),
+            "it may be an older thread's"
+        );
+        assert_eq!(pid_of("-------"), Some(7006476));
     }
 
     #[test]
@@ -223,9 +231,9 @@ mod tests {
             "(5) [001]",
         ] {
             let line = CLOSE.replace("python3", name);
-            assert_eq!(event(&line).comm.as_deref(), Some(name));
+            assert_eq!(event(&line).stamp.comm.as_deref(), Some(name));
         }
-        assert_eq!(event(&CLOSE.replace("python3", "<...>")).comm, None);
+        assert_eq!(event(&CLOSE.replace("python3", "<...>")).stamp.comm, None);
     }
 
     #[test]
@@ -250,6 +258,42 @@ mod tests {
         assert_eq!(event(&line).destination, None);
     }
 
+    const SHUT: &str = "     rstlab-upstream-77  (     70) [000] ...1. 12.000001: inet_sock_set_state: \
+        family=AF_INET protocol=IPPROTO_TCP sport=8000 dport=4000 saddr=127.0.0.1 daddr=127.0.0.2 \
+        saddrv6=::ffff:127.0.0.1 daddrv6=::ffff:127.0.0.2 oldstate=TCP_ESTABLISHED newstate=TCP_FIN_WAIT1";
+    const KILL: &str = "  x-77 (     70) [000] d..1. 12.000001: signal_deliver: \
+        sig=9 errno=0 code=0 sa_handler=0 sa_flags=0";
+
+    #[test]
+    fn reads_who_closed() {
+        let Ok(Line::Close(close)) = Line::parse(SHUT) else {
+            panic!("{:?}", Line::parse(SHUT));
+        };
+        assert_eq!(close.side, "127.0.0.1:8000".parse().unwrap());
+        assert_eq!(close.peer, "127.0.0.2:4000".parse().unwrap());
+        assert_eq!(close.state, State::FinWait1);
+        assert_eq!((close.stamp.pid, close.stamp.process), (77, Some(70)));
+        let v6 = SHUT.replace("saddrv6=::ffff:127.0.0.1", "saddrv6=2001:db8::1");
+        let Ok(Line::Close(close)) = Line::parse(&v6) else {
+            panic!("{:?}", Line::parse(&v6));
+        };
+        assert_eq!(close.side, "[2001:db8::1]:8000".parse().unwrap());
+    }
+
+    #[test]
+    fn reads_who_was_killed() {
+        let Ok(Line::Kill(kill)) = Line::parse(KILL) else {
+            panic!("{:?}", Line::parse(KILL));
+        };
+        assert_eq!(kill.stamp.pid, 77);
+        assert_eq!(
+            Line::parse(&KILL.replace("sig=9", "sig=15"))
+                .unwrap_err()
+                .what,
+            "no SIGKILL"
+        );
+    }
+
     #[test]
     fn lost_events_are_read() {
         let lost = |cpu, events| Ok(Line::Lost { cpu, events });
@@ -264,8 +308,8 @@ mod tests {
             assert_eq!((error.what, error.line.as_str()), (what, line));
             assert!(error.to_string().contains(what));
         };
-        bad("", "no tcp_send_reset");
-        bad("        a-1 [0", "no tcp_send_reset");
+        bad("", "no event that was asked for");
+        bad("        a-1 [0", "no event that was asked for");
         bad("CPU:x [LOST 1 EVENTS]", "no count of lost events");
         bad("CPU:1 [LOST -1 EVENTS]", "no count of lost events");
         bad(&CLOSE.replace("4743.101043", "4743"), "no time");
@@ -290,7 +334,10 @@ mod tests {
         #[test]
         fn no_broken_line_makes_it_panic(at in 0..CLOSE.len(), bytes in 0_usize..20, with in "\\PC{0,9}") {
             let end = (at + bytes).min(CLOSE.len());
-            let _ = Line::parse(&format!("{}{with}{}", &CLOSE[..at], &CLOSE[end..]));
+            for line in [CLOSE, SHUT, KILL] {
+                let (at, end) = (at.min(line.len()), end.min(line.len()));
+                let _ = Line::parse(&format!("{}{with}{}", &line[..at], &line[end..]));
+            }
             let _ = Line::parse(&format!("CPU:{with}"));
         }
 
@@ -308,9 +355,9 @@ mod tests {
                 micros / 1_000_000, micros % 1_000_000
             );
             let event = event(&line);
-            prop_assert_eq!(event.comm.unwrap_or("<...>".into()), comm);
-            prop_assert_eq!((event.pid, event.process, event.cpu), (pid, Some(pid), 3));
-            prop_assert_eq!(event.time, Duration::from_micros(micros));
+            prop_assert_eq!(event.stamp.comm.unwrap_or("<...>".into()), comm);
+            prop_assert_eq!((event.stamp.pid, event.stamp.process, event.stamp.cpu), (pid, Some(pid), 3));
+            prop_assert_eq!(event.stamp.time, Duration::from_micros(micros));
             prop_assert_eq!(event.source, canonical(source));
             prop_assert!(event.own_call);
         }

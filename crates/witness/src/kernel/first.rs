@@ -3,7 +3,9 @@ use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::{Reason, ResetEvent, State};
+use tokio::time::sleep;
+
+use crate::{Pair, Reason, ResetEvent, State, monotonic_now};
 
 /// How long a RST for a socket that is not there is held back, in case the RST that explains it comes after it.
 ///
@@ -52,15 +54,9 @@ pub struct Ledger {
     held_of: HashMap<Pair, usize>,
 }
 
-/// The two ends of a connection, in either direction.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Pair(SocketAddr, SocketAddr);
-
-impl Pair {
-    fn of(event: &ResetEvent) -> Option<Self> {
-        let (a, b) = (event.source, event.destination?);
-        Some(Self(a.min(b), a.max(b)))
-    }
+/// The connection of a RST, where the kernel names both ends.
+fn pair_of(event: &ResetEvent) -> Option<Pair> {
+    Some(Pair::new(event.source, event.destination?))
 }
 
 /// The first RST of a connection.
@@ -74,7 +70,7 @@ struct Seen {
 impl Seen {
     /// Whether `event` belongs to a later connection between the same ports.
     fn is_over(&self, event: &ResetEvent) -> bool {
-        let age = event.time.saturating_sub(self.at);
+        let age = event.stamp.time.saturating_sub(self.at);
         if has_no_socket(event) {
             return age > ECHOES;
         }
@@ -104,9 +100,9 @@ fn alone(event: &ResetEvent) -> Place {
 impl Ledger {
     /// Adds a RST; those whose place is now known go to `judged`, this one perhaps later.
     pub fn see(&mut self, event: ResetEvent, judged: &mut Vec<Judged>) {
-        self.due(event.time, judged);
-        self.forget(event.time);
-        let Some(pair) = Pair::of(&event) else {
+        self.due(event.stamp.time, judged);
+        self.forget(event.stamp.time);
+        let Some(pair) = pair_of(&event) else {
             judged.push(Judged {
                 place: alone(&event),
                 event,
@@ -134,8 +130,16 @@ impl Ledger {
     }
 
     /// When the oldest RST that is held back can be judged, on `CLOCK_MONOTONIC`.
-    pub fn next_due(&self) -> Option<Duration> {
-        self.held.front().map(|(_, event)| event.time + HOLD)
+    fn next_due(&self) -> Option<Duration> {
+        self.held.front().map(|(_, event)| event.stamp.time + HOLD)
+    }
+
+    /// Waits until the oldest RST that is held back can be judged; for ever while none is.
+    pub async fn until_due(&self) {
+        match self.next_due() {
+            Some(at) => sleep(at.saturating_sub(monotonic_now())).await,
+            None => std::future::pending().await,
+        }
     }
 
     /// Judges what has been held back for long enough at `now`.
@@ -168,11 +172,11 @@ impl Ledger {
     /// `event` decided; what is held back of the same connection are its echoes.
     fn first(&mut self, pair: Pair, event: ResetEvent, judged: &mut Vec<Judged>) {
         let seen = Seen {
-            at: event.time,
+            at: event.stamp.time,
             from: (!has_no_socket(&event)).then_some(event.source),
         };
         self.seen.insert(pair, seen);
-        self.order.push_back((event.time, pair));
+        self.order.push_back((event.stamp.time, pair));
         judged.push(Judged {
             event,
             place: Place::First,
@@ -208,23 +212,14 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::kernel::fixture::reset_event;
 
     const SERVER: &str = "127.0.0.1:80";
     const CLIENT: &str = "127.0.0.1:4000";
 
     fn event(millis: u64, from: &str, to: &str, reason: Reason, state: State) -> ResetEvent {
-        ResetEvent {
-            time: Duration::from_millis(millis),
-            comm: None,
-            pid: 1,
-            process: None,
-            cpu: 0,
-            own_call: false,
-            source: from.parse().unwrap(),
-            destination: to.parse().ok(),
-            state: Some(state),
-            reason: Some(reason),
-        }
+        let (from, to) = (from.parse().unwrap(), to.parse().ok());
+        reset_event(millis, from, to, reason, state)
     }
 
     fn close(millis: u64) -> ResetEvent {
@@ -242,7 +237,12 @@ mod tests {
             ledger.see(event, &mut judged);
         }
         ledger.finish(&mut judged);
-        let told = |it: &Judged| (it.event.time.as_millis() as u64, it.place == Place::First);
+        let told = |it: &Judged| {
+            (
+                it.event.stamp.time.as_millis() as u64,
+                it.place == Place::First,
+            )
+        };
         judged.iter().map(told).collect()
     }
 
@@ -372,7 +372,7 @@ mod tests {
             prop_assert!(ledger.held.is_empty() && ledger.held_of.is_empty());
             let mut begun = std::collections::HashSet::new();
             for it in judged {
-                let new = begun.insert(Pair::of(&it.event));
+                let new = begun.insert(pair_of(&it.event));
                 prop_assert!(it.place == Place::First || !new, "an echo of nothing: {:?}", it);
             }
         }

@@ -2,11 +2,14 @@ use std::convert::Infallible;
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 /// An enum over the kernel's own words, which keeps a word that it does not know.
 macro_rules! kernel_words {
     ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal,)* }) => {
         $(#[$doc])*
-        #[derive(Debug, Clone, PartialEq, Eq)]
+        #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(from = "String", into = "String")]
         pub enum $name {
             $($(#[$variant_doc])* $variant,)*
             /// A word that is not in this list.
@@ -31,6 +34,19 @@ macro_rules! kernel_words {
                     $($word => $name::$variant,)*
                     other => $name::Other(other.into()),
                 })
+            }
+        }
+
+        impl From<String> for $name {
+            fn from(word: String) -> Self {
+                let Ok(known) = word.parse();
+                known
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(word: $name) -> Self {
+                word.as_str().to_owned()
             }
         }
 
