@@ -10,6 +10,7 @@ mod counters;
 mod kernel;
 mod own_addresses;
 mod owner;
+mod packets;
 mod pair;
 mod process;
 mod unavailable;
@@ -22,6 +23,9 @@ pub use kernel::{
 };
 pub use own_addresses::OwnAddresses;
 pub use owner::{Owner, Owners};
+pub use packets::{
+    BadCapture, Conversation, Ending, Flags, Packet, conversations, read_pcapng, write_pcapng,
+};
 pub use pair::Pair;
 pub use process::Process;
 pub use rstlab_wire::monotonic_now;

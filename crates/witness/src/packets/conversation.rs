@@ -1,0 +1,180 @@
+use std::collections::{HashMap, VecDeque};
+use std::mem;
+use std::net::SocketAddr;
+
+use super::packet::Packet;
+use crate::Pair;
+
+/// Most packets kept of a connection: its first and its last ones.
+const FIRST: usize = 32;
+const LAST: usize = 224;
+
+/// What was captured of one connection, in order of time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Conversation {
+    packets: Vec<Packet>,
+    left_out: u64,
+    /// Packets that tell of its end may be missing: they were lost, or left out.
+    pub(super) lacks: bool,
+}
+
+impl Conversation {
+    /// Where packets are left out: after so many.
+    pub const FIRST: usize = FIRST;
+
+    /// The packets that were kept: of a long connection the first 32 and the last 224.
+    pub fn packets(&self) -> &[Packet] {
+        &self.packets
+    }
+
+    /// Packets that were captured and not kept, after the first 32.
+    pub fn left_out(&self) -> u64 {
+        self.left_out
+    }
+
+    /// The two ends.
+    pub fn pair(&self) -> Option<Pair> {
+        self.packets.first().map(pair_of)
+    }
+}
+
+pub(super) fn pair_of(packet: &Packet) -> Pair {
+    Pair::new(packet.from, packet.to)
+}
+
+/// Sorts packets by connection: one for each, or more where a pair of addresses was used again. In order of their
+/// first packets.
+pub fn conversations(packets: Vec<Packet>) -> Vec<Conversation> {
+    let mut found: Vec<Kept> = Vec::new();
+    let mut newest: HashMap<Pair, usize> = HashMap::new();
+    for packet in packets {
+        let at = newest.entry(pair_of(&packet)).or_insert(found.len());
+        if found.get(*at).is_some_and(|kept| kept.is_over(&packet)) {
+            *at = found.len();
+        }
+        if *at == found.len() {
+            found.push(Kept::default());
+        }
+        found[*at].push(packet);
+    }
+    found.into_iter().map(Kept::into_conversation).collect()
+}
+
+/// A conversation that goes on. However long it lasts, it holds [`FIRST`] and [`LAST`] packets at most.
+#[derive(Debug, Default)]
+pub(super) struct Kept {
+    /// Who opened the connection, and with which sequence number.
+    opened: Option<(SocketAddr, u32)>,
+    first: Vec<Packet>,
+    last: VecDeque<Packet>,
+    left_out: u64,
+    /// A FIN is among those that were left out.
+    fin_left_out: bool,
+    /// Its first RST has been told.
+    pub(super) reset_told: bool,
+}
+
+impl Kept {
+    /// Whether `packet` opens another connection between the same addresses. The SYN that opened this one may come
+    /// again.
+    pub(super) fn is_over(&self, packet: &Packet) -> bool {
+        opens(packet) && self.opened != Some((packet.from, packet.seq))
+    }
+
+    pub(super) fn push(&mut self, packet: Packet) {
+        if opens(&packet) {
+            self.opened = Some((packet.from, packet.seq));
+        }
+        if self.first.len() < FIRST {
+            self.first.push(packet);
+            return;
+        }
+        if self.last.len() == LAST {
+            let gone = self.last.pop_front();
+            self.fin_left_out |= gone.is_some_and(|gone| gone.flags.fin());
+            self.left_out += 1;
+        }
+        self.last.push_back(packet);
+    }
+
+    /// What it takes of memory.
+    pub(super) fn bytes(&self) -> usize {
+        size_of::<Self>() + (self.first.capacity() + self.last.capacity()) * size_of::<Packet>()
+    }
+
+    pub(super) fn last(&self) -> Option<&Packet> {
+        self.last.back().or(self.first.last())
+    }
+
+    pub(super) fn conversation(&self) -> Conversation {
+        let packets = self.first.iter().chain(&self.last);
+        self.of(packets.cloned().collect())
+    }
+
+    fn into_conversation(mut self) -> Conversation {
+        let mut packets = mem::take(&mut self.first);
+        packets.extend(self.last.drain(..));
+        self.of(packets)
+    }
+
+    /// Packets that two processors handle at the same time may be captured in another order than that of their times.
+    fn of(&self, mut packets: Vec<Packet>) -> Conversation {
+        packets.sort_by_key(|packet| packet.at);
+        Conversation {
+            packets,
+            left_out: self.left_out,
+            lacks: self.fin_left_out,
+        }
+    }
+}
+
+pub(super) fn opens(packet: &Packet) -> bool {
+    packet.flags.syn() && !packet.flags.ack()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::{segment, to_client, to_server};
+    use super::*;
+
+    #[test]
+    fn of_a_long_connection_the_beginning_and_the_end_are_kept() {
+        let packets = (0..1000).map(|at| to_server(at, "[P.]", [at as u32, 1], 1));
+        let found = conversations(packets.collect());
+        let [conversation] = &found[..] else {
+            panic!("{found:?}")
+        };
+        let kept: Vec<_> = conversation.packets().iter().map(|it| it.seq).collect();
+        let expected: Vec<_> = (0..32).chain(1000 - 224..1000).collect();
+        assert_eq!((kept, conversation.left_out()), (expected, 1000 - 256));
+    }
+
+    #[test]
+    fn packets_are_sorted_by_connection_and_time() {
+        let packets = vec![
+            to_server(1, "[S]", [1, 0], 0),
+            segment(2, [5000, 80], "[S]", [1, 0], 0),
+            to_server(4, "[.]", [2, 8], 0),
+            to_client(3, "[S.]", [7, 2], 0),
+        ];
+        let found = conversations(packets);
+        let times = |it: &Conversation| it.packets().iter().map(|it| it.at.as_millis()).collect();
+        let times: Vec<Vec<_>> = found.iter().map(times).collect();
+        assert_eq!(times, [vec![1, 3, 4], vec![2]]);
+    }
+
+    #[test]
+    fn a_syn_that_comes_again_is_the_same_connection_another_one_is_not() {
+        let syn = |at, seq| to_server(at, "[S]", [seq, 0], 0);
+        let packets = vec![
+            syn(1, 5),
+            syn(2, 5),
+            to_client(3, "[R.]", [0, 6], 0),
+            syn(4, 6),
+            syn(5, 6),
+        ];
+        let found = conversations(packets);
+        let lengths: Vec<_> = found.iter().map(|it| it.packets().len()).collect();
+        assert_eq!(lengths, [3, 2]);
+    }
+}

@@ -1,0 +1,23 @@
+//! The packets of the watched ports: captured, kept within bounds, read as the story of a connection, and put into
+//! files that Wireshark opens.
+
+mod bad_capture;
+mod conversation;
+mod decode;
+mod filter;
+#[cfg(test)]
+mod fixture;
+mod packet;
+mod read;
+mod ring;
+mod socket;
+mod store;
+mod story;
+mod write;
+
+pub use bad_capture::BadCapture;
+pub use conversation::{Conversation, conversations};
+pub use packet::{Flags, Packet};
+pub use read::read_pcapng;
+pub use story::Ending;
+pub use write::write_pcapng;

@@ -1,0 +1,161 @@
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// Bytes kept of a packet, from the IP header on: the headers whatever their options, and often the beginning of
+/// the payload.
+pub(super) const SNAP_BYTES: usize = 128;
+
+/// A captured TCP segment. Segments are as the kernel handles them: on loopback, and on a card that cuts them itself,
+/// larger than any packet on the wire.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Packet {
+    /// When, on `CLOCK_MONOTONIC`; in a packet read from a file, which has no such clock, since 1970 (UTC).
+    pub at: Duration,
+    /// Who sent it.
+    pub from: SocketAddr,
+    /// To whom.
+    pub to: SocketAddr,
+    /// The sequence number of its first byte.
+    pub seq: u32,
+    /// The acknowledgment number, if the flag ACK says that it is one.
+    pub ack: Option<u32>,
+    /// The flags.
+    pub flags: Flags,
+    /// The bytes of payload that it carried, however many of them were kept.
+    pub payload_bytes: u32,
+    /// The window, as it stands in the header: not scaled.
+    pub window: u16,
+    pub(super) frame: Frame,
+}
+
+impl Packet {
+    /// When, as the wall clock was: since 1970 (UTC).
+    pub fn since_epoch(&self) -> Duration {
+        self.frame.wall
+    }
+
+    /// The beginning of the packet, from its IP header on: at most 128 bytes.
+    pub fn bytes(&self) -> &[u8] {
+        &self.frame.bytes[..usize::from(self.frame.kept)]
+    }
+
+    /// The length that the packet had, from its IP header on.
+    pub fn length(&self) -> u32 {
+        self.frame.length
+    }
+
+    /// The sequence number after its payload; a SYN takes one too.
+    pub(super) fn payload_end(&self) -> u32 {
+        let syn = u32::from(self.flags.syn());
+        self.seq.wrapping_add(syn).wrapping_add(self.payload_bytes)
+    }
+
+    /// The sequence number after it; a FIN takes one too.
+    pub(super) fn end(&self) -> u32 {
+        self.payload_end().wrapping_add(self.flags.fin().into())
+    }
+}
+
+/// A packet as it was kept: from its IP header on, its end cut off.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Frame {
+    pub(super) wall: Duration,
+    /// Before it was cut off.
+    pub(super) length: u32,
+    kept: u8,
+    bytes: [u8; SNAP_BYTES],
+}
+
+impl Frame {
+    pub(super) fn new(bytes: &[u8], length: u32, wall: Duration) -> Self {
+        let kept = bytes.len().min(SNAP_BYTES);
+        let mut frame = Self {
+            wall,
+            length,
+            kept: kept as u8,
+            bytes: [0; SNAP_BYTES],
+        };
+        frame.bytes[..kept].copy_from_slice(&bytes[..kept]);
+        frame
+    }
+}
+
+impl fmt::Debug for Frame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} of {} bytes at {:?}",
+            self.kept, self.length, self.wall
+        )
+    }
+}
+
+/// The flags of a segment (RFC 9293 §3.1), shown as tcpdump does: `[P.]`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Flags(pub(super) u8);
+
+impl Flags {
+    /// The letters of tcpdump, from the lowest bit on: FIN, SYN, RST, PSH, ACK, URG, ECE, CWR.
+    const LETTERS: [char; 8] = ['F', 'S', 'R', 'P', '.', 'U', 'E', 'W'];
+
+    /// The sender sends no more.
+    pub fn fin(self) -> bool {
+        self.0 & 0x01 != 0
+    }
+
+    /// The connection begins.
+    pub fn syn(self) -> bool {
+        self.0 & 0x02 != 0
+    }
+
+    /// The connection is over, at once.
+    pub fn rst(self) -> bool {
+        self.0 & 0x04 != 0
+    }
+
+    /// The receiver should hand on what it has.
+    pub fn psh(self) -> bool {
+        self.0 & 0x08 != 0
+    }
+
+    /// There is an acknowledgment number.
+    pub fn ack(self) -> bool {
+        self.0 & 0x10 != 0
+    }
+}
+
+impl fmt::Display for Flags {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let set = |bit: &usize| self.0 >> bit & 1 == 1;
+        let letters: String = (0..8).filter(set).map(|bit| Self::LETTERS[bit]).collect();
+        match letters.as_str() {
+            "" => f.pad("[none]"),
+            letters => f.pad(&format!("[{letters}]")),
+        }
+    }
+}
+
+impl fmt::Debug for Flags {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_look_like_tcpdumps() {
+        let shown =
+            [0x02, 0x12, 0x10, 0x18, 0x19, 0x04, 0x14, 0xc2, 0].map(|bits| Flags(bits).to_string());
+        assert_eq!(
+            shown,
+            [
+                "[S]", "[S.]", "[.]", "[P.]", "[FP.]", "[R]", "[R.]", "[SEW]", "[none]"
+            ]
+        );
+        assert_eq!(format!("{:<6}|", Flags(0x04)), "[R]   |");
+    }
+}

@@ -1,0 +1,173 @@
+use std::collections::{HashMap, VecDeque};
+use std::mem;
+use std::time::Duration;
+
+use super::conversation::{Conversation, Kept, pair_of};
+use super::packet::Packet;
+use crate::Pair;
+
+/// What was captured lately. Of too much, the connections go first that have been quiet for longest.
+#[derive(Debug)]
+pub(super) struct Store {
+    most_bytes: usize,
+    bytes: usize,
+    kept: HashMap<Pair, Kept>,
+    /// Each connection once, with the time of a packet of it: its last one when it was put here.
+    order: VecDeque<(Duration, Pair)>,
+    lost_until: Option<Duration>,
+}
+
+/// What the map and the queue take for a connection, about.
+const ENTRY_BYTES: usize = 2 * (size_of::<Pair>() + size_of::<(Duration, Pair)>());
+
+impl Store {
+    pub(super) fn new(most_bytes: usize) -> Self {
+        Self {
+            most_bytes,
+            bytes: 0,
+            kept: HashMap::new(),
+            order: VecDeque::new(),
+            lost_until: None,
+        }
+    }
+
+    pub(super) fn push(&mut self, packet: Packet) {
+        let pair = pair_of(&packet);
+        let order = &mut self.order;
+        let mut before = 0;
+        let kept = self
+            .kept
+            .entry(pair)
+            .and_modify(|kept| {
+                before = ENTRY_BYTES + kept.bytes();
+                if kept.is_over(&packet) {
+                    mem::take(kept);
+                }
+            })
+            .or_insert_with(|| {
+                order.push_back((packet.at, pair));
+                Kept::default()
+            });
+        kept.push(packet);
+        self.bytes += ENTRY_BYTES + kept.bytes();
+        self.bytes -= before;
+        while self.bytes > self.most_bytes && self.forget() {}
+    }
+
+    pub(super) fn conversation(&self, pair: &Pair) -> Option<Conversation> {
+        let mut conversation = self.kept.get(pair)?.conversation();
+        let first = conversation.packets().first()?.at;
+        conversation.lacks |= self.lost_until.is_some_and(|lost| first <= lost);
+        Some(conversation)
+    }
+
+    /// Whether `packet` opens another connection than the one that is kept of its addresses.
+    pub(super) fn is_over(&self, packet: &Packet) -> bool {
+        let kept = self.kept.get(&pair_of(packet));
+        kept.is_some_and(|kept| kept.is_over(packet))
+    }
+
+    /// Whether a RST of the connection has been told.
+    pub(super) fn is_reset_told(&self, pair: &Pair) -> bool {
+        self.kept.get(pair).is_some_and(|kept| kept.reset_told)
+    }
+
+    pub(super) fn reset_is_told(&mut self, pair: &Pair) {
+        if let Some(kept) = self.kept.get_mut(pair) {
+            kept.reset_told = true;
+        }
+    }
+
+    /// Packets were lost before `now`: any connection that is kept may lack some.
+    pub(super) fn lost(&mut self, now: Duration) {
+        self.lost_until = Some(now);
+    }
+
+    /// Forgets the connection that has been quiet for longest, or puts one that has not been to the end of the queue.
+    /// False if there is none.
+    fn forget(&mut self) -> bool {
+        let Some((seen, pair)) = self.order.pop_front() else {
+            return false;
+        };
+        let last = self
+            .kept
+            .get(&pair)
+            .and_then(Kept::last)
+            .map(|last| last.at);
+        match last {
+            Some(last) if last > seen => self.order.push_back((last, pair)),
+            _ => {
+                let gone = self.kept.remove(&pair);
+                self.bytes -= gone.map_or(0, |kept| ENTRY_BYTES + kept.bytes());
+            }
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::fixture::segment;
+    use super::*;
+
+    fn push(store: &mut Store, at: u64, port: u16, flags: &str) -> Pair {
+        let packet = segment(at, [port, 80], flags, [at as u32, 0], 0);
+        let pair = pair_of(&packet);
+        store.push(packet);
+        pair
+    }
+
+    #[test]
+    fn those_that_were_quiet_for_longest_go_first() {
+        let mut store =
+            Store::new(10 * (ENTRY_BYTES + size_of::<Kept>() + 4 * size_of::<Packet>()));
+        let pairs: Vec<_> = (0..10)
+            .map(|at| push(&mut store, at, 4000 + at as u16, "[S]"))
+            .collect();
+        push(&mut store, 10, 4000, "[.]");
+        push(&mut store, 11, 5000, "[S]");
+        let kept: Vec<_> = pairs
+            .iter()
+            .map(|pair| store.conversation(pair).is_some())
+            .collect();
+        assert_eq!(
+            kept,
+            [true, false, true, true, true, true, true, true, true, true]
+        );
+        assert_eq!(store.conversation(&pairs[0]).unwrap().packets().len(), 2);
+    }
+
+    #[test]
+    fn what_was_there_when_packets_were_lost_may_lack_some() {
+        let mut store = Store::new(100_000);
+        let refused = |store: &mut Store, at: u64, port| {
+            let pair = push(store, at, port, "[S]");
+            let rst = segment(at + 1, [80, port], "[R.]", [0, at as u32 + 1], 0);
+            store.push(rst);
+            store.conversation(&pair).unwrap().ending().is_of_a_part()
+        };
+        assert!(!refused(&mut store, 1, 4000));
+        store.lost(Duration::from_millis(5));
+        assert!(refused(&mut store, 4, 4001));
+        assert!(!refused(&mut store, 6, 4002));
+    }
+
+    proptest! {
+        #[test]
+        fn it_never_takes_more_than_it_may(
+            most in 0_usize..100_000,
+            packets in prop::collection::vec((0_u16..30, prop::bool::weighted(0.1)), 0..600),
+        ) {
+            let mut store = Store::new(most);
+            for (at, (port, syn)) in packets.into_iter().enumerate() {
+                push(&mut store, at as u64, port, if syn { "[S]" } else { "[.]" });
+                let bytes: usize = store.kept.values().map(|kept| ENTRY_BYTES + kept.bytes()).sum();
+                prop_assert_eq!(store.bytes, bytes);
+                prop_assert!(bytes <= most);
+                prop_assert_eq!(store.order.len(), store.kept.len());
+            }
+        }
+    }
+}
