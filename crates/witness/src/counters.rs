@@ -1,13 +1,15 @@
 use std::io;
 use std::ops::Sub;
 
+use serde::{Deserialize, Serialize};
+
 const NETSTAT: &str = "/proc/net/netstat";
 const SNMP: &str = "/proc/net/snmp";
 
 /// The kernel's counters of resets, in this network namespace, of all connections.
 ///
 /// They tell how many, not which: with two connections ending at once they cannot say whose it was.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counters {
     /// `TCPAbortOnClose`: closed while bytes lay unread (`tcp_close`).
     pub abort_on_close: u64,

@@ -5,22 +5,24 @@
 //! own [`Reason`]. A [`Ledger`] tells the RST that decided a connection from its echoes, [`Cause`] puts the
 //! reason into words, and [`Owners`] finds who listens on the port it came from.
 
-mod cause;
 mod counters;
 mod kernel;
+mod level;
 mod own_addresses;
 mod owner;
 mod packets;
 mod pair;
 mod process;
+mod records;
 mod unavailable;
+mod verdict;
 
-pub use cause::Cause;
 pub use counters::Counters;
 pub use kernel::{
     BadLine, CloseEvent, Format, Judged, Kernel, KillEvent, Killed, Ledger, Line, Place, Reason,
     ResetEvent, Scope, Stamp, State,
 };
+pub use level::Level;
 pub use own_addresses::OwnAddresses;
 pub use owner::{Owner, Owners};
 pub use packets::{
@@ -28,5 +30,10 @@ pub use packets::{
 };
 pub use pair::Pair;
 pub use process::Process;
+pub use records::{Event, Lane, What};
 pub use rstlab_wire::monotonic_now;
 pub use unavailable::Unavailable;
+pub use verdict::{
+    Cause, ClientSide, Counted, Evidence, KernelClose, KernelReset, KernelWord, Known, ServerSide,
+    Side, Verdict,
+};

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::conversation::Conversation;
 use super::packet::Packet;
+use crate::{Event, Lane, Side, What};
 use rstlab_wire::nanos;
 
 /// How a connection ended, as far as its packets prove it.
@@ -84,6 +85,30 @@ impl Conversation {
             },
             None => Ending::Open,
         }
+    }
+
+    /// Its packets on a timeline, sequence numbers counted from each side's first.
+    pub fn events(&self, server: SocketAddr) -> Vec<Event> {
+        let mut first_of = [None; 2];
+        let events = self.packets().iter().map(|packet| {
+            let from = if packet.from == server {
+                Side::Server
+            } else {
+                Side::Client
+            };
+            let first = first_of[usize::from(from == Side::Server)].get_or_insert(packet.seq);
+            Event {
+                at_ns: nanos(packet.at),
+                lane: Lane::Wire,
+                what: What::Packet {
+                    from,
+                    flags: packet.flags.to_string(),
+                    payload_bytes: packet.payload_bytes,
+                    seq: packet.seq.wrapping_sub(*first),
+                },
+            }
+        });
+        events.collect()
     }
 
     /// How `rst` ended it; `None` if that is not kept.

@@ -1,9 +1,12 @@
 use std::fmt;
 
-use crate::{Reason, State};
+use serde::{Deserialize, Serialize};
 
-/// Why a connection was reset, as a user of the programs would put it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+use crate::{Known, Reason, State};
+
+/// Why a connection was reset or ended too early, as a user of the programs would put it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Cause {
     /// Closed while received bytes lay unread.
     UnreadAtClose,
@@ -14,6 +17,7 @@ pub enum Cause {
     /// Closed with `SO_LINGER` zero, or torn down from outside.
     LingerZero,
     /// Closed with `TCP_LINGER2` below zero.
+    #[serde(rename = "linger2-negative")]
     LingerTwo,
     /// Disconnected with `connect(AF_UNSPEC)` while bytes were under way.
     Disconnect,
@@ -21,6 +25,14 @@ pub enum Cause {
     Memory,
     /// The peer did not answer keepalive probes.
     SilentPeer,
+    /// A kept connection was closed just when its next request came: the keep-alive race (RFC 9112 §9.3.1).
+    KeepAliveRace,
+    /// The process that held the connection was killed.
+    Killed,
+    /// Closed before the whole answer was out, with a FIN and no RST.
+    ClosedWithoutAnswer,
+    /// Nobody reset it: it ended with a FIN.
+    NoReset,
     /// Nobody listened on that port.
     Refused,
     /// The segment was for a connection that the listener does not know (any more).
@@ -31,7 +43,7 @@ pub enum Cause {
 
 impl Cause {
     /// Every cause.
-    pub const ALL: [Cause; 11] = [
+    pub const ALL: [Cause; 15] = [
         Cause::UnreadAtClose,
         Cause::DataAfterClose,
         Cause::LateData,
@@ -40,6 +52,10 @@ impl Cause {
         Cause::Disconnect,
         Cause::Memory,
         Cause::SilentPeer,
+        Cause::KeepAliveRace,
+        Cause::Killed,
+        Cause::ClosedWithoutAnswer,
+        Cause::NoReset,
         Cause::Refused,
         Cause::Gone,
         Cause::Unknown,
@@ -87,6 +103,10 @@ impl Cause {
             Cause::Disconnect => "disconnect",
             Cause::Memory => "memory",
             Cause::SilentPeer => "silent-peer",
+            Cause::KeepAliveRace => "keep-alive-race",
+            Cause::Killed => "killed",
+            Cause::ClosedWithoutAnswer => "closed-without-answer",
+            Cause::NoReset => "no-reset",
             Cause::Refused => "refused",
             Cause::Gone => "gone",
             Cause::Unknown => "unknown",
@@ -111,6 +131,12 @@ impl Cause {
             Cause::Disconnect => "It disconnected (AF_UNSPEC) while bytes were under way.",
             Cause::Memory => "The kernel gave it up: too many closed connections, or no memory.",
             Cause::SilentPeer => "The peer did not answer keepalive probes.",
+            Cause::KeepAliveRace => "It closed a kept connection just when the next request came.",
+            Cause::Killed => "Its process was killed, and the kernel closed what it had open.",
+            Cause::ClosedWithoutAnswer => {
+                "It closed before its answer was whole: a FIN, and no RST."
+            }
+            Cause::NoReset => "The connection ended with a FIN: no RST.",
             Cause::Refused => {
                 "Nobody listened on that port: a connect was refused, or a server that is gone was written to."
             }
@@ -118,6 +144,17 @@ impl Cause {
                 "A segment came for a connection that is gone; what ended it was not seen."
             }
             Cause::Unknown => "The kernel's word does not tell the cause.",
+        }
+    }
+
+    /// One sentence for it where nothing but packets tells, about the side that sent the RST.
+    pub fn sentence_of_packets(self, known: Known) -> &'static str {
+        match (self, known) {
+            (Cause::UnreadAtClose, Known::Inferred) => {
+                "It closed, and received bytes may have lain unread; SO_LINGER zero looks alike."
+            }
+            (Cause::Unknown, _) => "What was captured of its connection does not tell the cause.",
+            (cause, _) => cause.sentence(),
         }
     }
 }
@@ -138,7 +175,15 @@ mod tests {
     fn each_cause_has_a_word_and_a_sentence_of_its_own() {
         let words: HashSet<_> = Cause::ALL.iter().map(|cause| cause.as_str()).collect();
         let sentences: HashSet<_> = Cause::ALL.iter().map(|cause| cause.sentence()).collect();
-        assert_eq!((words.len(), sentences.len()), (11, 11));
+        assert_eq!((words.len(), sentences.len()), (15, 15));
+    }
+
+    #[test]
+    fn json_has_the_same_word() {
+        for cause in Cause::ALL {
+            let json = serde_json::to_string(&cause).unwrap();
+            assert_eq!(json, format!("\"{cause}\""));
+        }
     }
 
     #[test]

@@ -1,0 +1,5 @@
+//! Records: what happened on a connection.
+
+mod record;
+
+pub use record::{Event, Lane, What};
