@@ -10,6 +10,8 @@ pub mod client;
 pub mod demo;
 mod grouped;
 pub mod load;
+mod printable;
 pub mod server;
 mod trace;
 pub mod watch;
+mod wrapped;

@@ -3,7 +3,9 @@
 //! [`Counters`] needs no privilege and tells how many, not which. [`Kernel`] needs root and a mounted tracefs:
 //! it gives a [`ResetEvent`] for every RST that this machine sends, in all network namespaces, with the kernel's
 //! own [`Reason`]. A [`Ledger`] tells the RST that decided a connection from its echoes, [`Cause`] puts the
-//! reason into words, and [`Owners`] finds who listens on the port it came from.
+//! reason into words, and [`Owners`] finds who listens on the port it came from. [`Packets`] needs `CAP_NET_RAW`: it
+//! keeps the segments of each [`Conversation`], and its [`Ending`] tells what they prove of the first RST;
+//! [`CapturedResets`] are told as they come.
 
 mod counters;
 mod kernel;
@@ -26,7 +28,8 @@ pub use level::Level;
 pub use own_addresses::OwnAddresses;
 pub use owner::{Owner, Owners};
 pub use packets::{
-    BadCapture, Conversation, Ending, Flags, Packet, conversations, read_pcapng, write_pcapng,
+    BadCapture, CapturedReset, CapturedResets, Conversation, Ending, Flags, Lost, Packet, Packets,
+    conversations, read_pcapng, write_pcapng,
 };
 pub use pair::Pair;
 pub use process::Process;

@@ -1,24 +1,37 @@
+use std::collections::HashSet;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use rstlab_cli::{Settings, block_on, stop_on_signals};
+use rstlab_witness::Level;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{note, run};
 
-/// Explain each reset that this machine sends, beside any server: who sent it, to whom, and why
+/// Explain each reset on this machine, beside any server: who sent it, to whom, and why
 ///
-/// It asks the kernel (tracepoint tcp:tcp_send_reset), in all network namespaces, and needs root and tracefs:
-/// mount -t tracefs tracefs /sys/kernel/tracing. The first RST of a connection decided, an echo only answers a
-/// segment that came later. Times are UTC. "Sent by" is the process whose system call sent the RST; where the kernel
-/// answered for it, "port of" is the process that listens there. It ends on SIGINT or SIGTERM with a summary on
-/// standard error and exit code 0; lost events are told there too. A RST that a packet filter makes (REJECT) is
-/// not seen.
+/// With --witness kernel it asks the kernel (tracepoint tcp:tcp_send_reset) for each RST that this machine sends, in
+/// all network namespaces. This needs root and tracefs: mount -t tracefs tracefs /sys/kernel/tracing. "Sent by" is the
+/// process whose system call sent the RST; where the kernel answered for it, "port of" is the process that listens
+/// there. A RST that a packet filter makes (REJECT) is not seen.
+///
+/// With --witness packets it captures TCP segments (their first 128 bytes) in this network namespace, which needs
+/// CAP_NET_RAW, and sees the RSTs sent and received. The cause is what the segments before it show: "inferred" where
+/// another cause looks the same, as a close with unread bytes and SO_LINGER zero do, or where the capture began in
+/// the middle of the connection. A packet that passes several interfaces (a bridge) is told at each. Name the port
+/// on a busy machine.
+///
+/// The first RST of a connection decided; an echo came later. Times are UTC. It ends on SIGINT or SIGTERM with a
+/// summary on standard error and exit code 0; lost events or packets are told there too.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Only resets from or to this port; may be given more than once [default: all]
     #[arg(long = "port", value_name = "PORT")]
     ports: Vec<String>,
+
+    /// Who tells of the resets: kernel, packets, or auto, the kernel if it can be asked
+    #[arg(long, value_name = "WITNESS", default_value = "auto")]
+    witness: String,
 
     /// Print one JSON object a line (schema/watch.json describes it)
     #[arg(long)]
@@ -38,6 +51,8 @@ pub struct Args {
 pub struct Config {
     /// Ports to watch; none is all.
     pub ports: Vec<u16>,
+    /// The kernel or the packets; `None` is the kernel if it can be asked, else the packets.
+    pub witness: Option<Level>,
     /// JSON instead of text.
     pub json: bool,
     /// End after so many lines.
@@ -58,6 +73,12 @@ impl Args {
                 })
             })
             .collect();
+        let choices = [
+            ("auto", None),
+            (Level::Kernel.as_str(), Some(Level::Kernel)),
+            (Level::Packets.as_str(), Some(Level::Packets)),
+        ];
+        let witness = settings.choice("--witness", &self.witness, &choices);
         let count = self.count.as_ref().map(|text| {
             settings.read("--count", text, "a number over 0", |text| {
                 text.parse().ok().filter(|count| *count > 0)
@@ -67,8 +88,13 @@ impl Args {
             .duration
             .as_ref()
             .map(|text| settings.time_limit("--duration", text));
+        let mut ports = ports.into_iter().collect::<Option<Vec<_>>>()?;
+        // One that is named twice is one.
+        let mut seen = HashSet::new();
+        ports.retain(|port| seen.insert(*port));
         Some(Config {
-            ports: ports.into_iter().collect::<Option<_>>()?,
+            ports,
+            witness: witness?,
             json: self.json,
             count: count.map_or(Some(None), |count| count.map(Some))?,
             duration: duration.map_or(Some(None), |time| time.map(Some))?,
@@ -90,7 +116,7 @@ impl Config {
 /// Watches until a signal, and sums up on standard error.
 ///
 /// # Errors
-/// The kernel cannot be asked, or standard output fails.
+/// As [`run`].
 pub fn execute(config: &Config) -> anyhow::Result<ExitCode> {
     // A write that nobody takes from us may still be waiting at the end: it is left.
     let summary = block_on(async {
@@ -104,10 +130,7 @@ pub fn execute(config: &Config) -> anyhow::Result<ExitCode> {
         });
         run(config, &stop, &mut tokio::io::stdout()).await
     })?;
-    note(&format!(
-        "resets: {}, echoes: {}, lost events: {}, unreadable lines: {}",
-        summary.resets, summary.echoes, summary.lost_events, summary.bad_lines
-    ));
+    note(&summary.to_string());
     Ok(ExitCode::SUCCESS)
 }
 
@@ -115,8 +138,9 @@ pub fn execute(config: &Config) -> anyhow::Result<ExitCode> {
 mod tests {
     use super::*;
 
-    fn args(ports: &[&str], count: Option<&str>, duration: Option<&str>) -> Args {
+    fn args(ports: &[&str], witness: &str, count: Option<&str>, duration: Option<&str>) -> Args {
         Args {
+            witness: witness.to_owned(),
             ports: ports.iter().map(ToString::to_string).collect(),
             json: false,
             count: count.map(str::to_owned),
@@ -127,12 +151,14 @@ mod tests {
     #[test]
     fn settings_are_read() {
         let mut settings = Settings::default();
-        let config = args(&["80", "8080"], Some("3"), Some("2s")).config(&mut settings);
+        let config =
+            args(&["80", "8080", "80"], "packets", Some("3"), Some("2s")).config(&mut settings);
         let config = settings.finish(config).unwrap();
         assert_eq!(
             (config.ports.as_slice(), config.count),
             (&[80, 8080][..], Some(3))
         );
+        assert_eq!(config.witness, Some(Level::Packets));
         assert_eq!(config.duration, Some(Duration::from_secs(2)));
         assert_eq!(config.ports_text(), "the resets of the ports 80, 8080");
     }
@@ -140,11 +166,13 @@ mod tests {
     #[test]
     fn every_bad_setting_is_named() {
         let mut settings = Settings::default();
-        let config = args(&["0", "x", "80"], Some("0"), Some("0s")).config(&mut settings);
+        let config =
+            args(&["0", "x", "80"], "sockets", Some("0"), Some("0s")).config(&mut settings);
         let text = settings.finish(config).unwrap_err().to_string();
         for bad in [
             "--port=\"0\"",
             "--port=\"x\"",
+            "--witness=\"sockets\"",
             "--count=\"0\"",
             "--duration=\"0s\"",
         ] {

@@ -1,18 +1,23 @@
+use rstlab_witness::Known;
+
 use super::Record;
 use super::record::{Owner, Process};
+use crate::printable::printable;
+use crate::wrapped::wrapped;
 
-/// Longest line, unless a single word is longer.
-const COLUMNS: usize = 100;
+/// Most characters of a process's name (`TASK_COMM_LEN` and some).
+const MOST_NAME: usize = 32;
 
 /// Blanks before what goes on.
-const INDENT: &str = "                 ";
+pub(super) const INDENT: &str = "                 ";
 
 impl Record {
-    /// A line with what the kernel said, and one with what it means.
+    /// A line with what the kernel said or the packet showed, and one with what it means.
     pub(super) fn text(&self) -> String {
         let time = self.time.split_once('T').map_or("", |(_, time)| time);
         let to = self.to.map_or("?".to_owned(), |to| to.to_string());
-        let reason = self.reason.as_deref().unwrap_or("no-reason");
+        let reason = self.reason.as_deref().or(self.flags.as_deref());
+        let reason = reason.unwrap_or("no-reason");
         let mut head = format!("{time} {} {} -> {to} {reason}", self.place, self.from);
         if let Some(state @ ("TCP_LISTEN" | "TCP_TIME_WAIT")) = self.state.as_deref() {
             head += " in ";
@@ -21,8 +26,15 @@ impl Record {
         if let Some(cause) = self.cause {
             head += &format!(" = {cause}");
         }
-        let mut text = wrapped(&head, "");
-        text += &wrapped(&format!("{}{}", self.who(), self.explanation), INDENT);
+        if self.known == Some(Known::Inferred.as_str()) {
+            head += ", inferred";
+        }
+        let mut text = wrapped(&head, "", INDENT);
+        text += &wrapped(
+            &format!("{}{}", self.who(), self.explanation),
+            INDENT,
+            INDENT,
+        );
         text
     }
 
@@ -40,62 +52,39 @@ impl Record {
 
 fn named(process: &Process) -> String {
     // A process chooses its name, and this goes to a terminal.
-    let name: String = process
-        .name
-        .iter()
-        .flat_map(|name| name.chars())
-        .map(|c| if c.is_control() { '?' } else { c })
-        .collect();
+    let name = process.name.as_deref().unwrap_or_default();
+    let name = printable(name, MOST_NAME);
     match name.as_str() {
         "" => format!("pid {}", process.pid),
         name => format!("{name}, pid {}", process.pid),
     }
 }
 
-/// Breaks a text at blanks; the first line begins with `begin`, the others with the indent.
-fn wrapped(text: &str, begin: &str) -> String {
-    let mut lines = String::new();
-    let mut line = begin.to_owned();
-    let mut is_empty = true;
-    for word in text.split(' ') {
-        if !is_empty && line.chars().count() + 1 + word.chars().count() > COLUMNS {
-            lines += &line;
-            lines.push('\n');
-            line = INDENT.to_owned();
-            is_empty = true;
-        }
-        if !is_empty {
-            line.push(' ');
-        }
-        line += word;
-        is_empty = false;
-    }
-    lines += &line;
-    lines.push('\n');
-    lines
-}
-
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
+    use crate::wrapped::COLUMNS;
 
-    fn record() -> Record {
+    pub(in crate::watch) fn record() -> Record {
         Record {
             time: "2025-01-02T03:04:05.123456Z".to_owned(),
             monotonic_ns: 1,
+            witness: "kernel",
             place: "first",
             from: "127.0.0.1:8000".parse().unwrap(),
             to: "127.0.0.1:45678".parse().ok(),
             reason: Some("TCP_ABORT_ON_CLOSE".to_owned()),
             state: Some("TCP_CLOSE".to_owned()),
+            flags: None,
             cause: Some("unread-at-close"),
+            known: Some("proved"),
             explanation: "It closed while received bytes lay unread.",
             sender: Some(Process {
                 name: Some("gunicorn".to_owned()),
                 pid: 1234,
             }),
             owner: None,
-            cpu: 0,
+            cpu: Some(0),
         }
     }
 
@@ -104,6 +93,22 @@ mod tests {
         let text = "03:04:05.123456Z first 127.0.0.1:8000 -> 127.0.0.1:45678 TCP_ABORT_ON_CLOSE = unread-at-close\n\
                     \u{20}                Sent by gunicorn, pid 1234. It closed while received bytes lay unread.\n";
         assert_eq!(record().text(), text);
+    }
+
+    #[test]
+    fn a_packet_shows_its_flags_and_may_leave_doubt() {
+        let record = Record {
+            reason: None,
+            state: None,
+            flags: Some("[R.]".to_owned()),
+            known: Some("inferred"),
+            ..record()
+        };
+        let text = record.text();
+        assert!(
+            text.contains(" 127.0.0.1:45678 [R.] = unread-at-close, inferred\n"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -1,10 +1,21 @@
+use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
+
+/// A process that is being started holds, for a moment, the sockets of all tests beside it, and the last to close
+/// sends the RST: each test runs alone.
+pub(crate) fn alone() -> MutexGuard<'static, ()> {
+    static RUNNING: Mutex<()> = Mutex::new(());
+    // One that failed has ended too.
+    RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Longest wait for what must come.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -14,6 +25,8 @@ pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_rstlab");
 /// A program that runs beside the test, and is killed with it.
 pub(crate) struct Beside {
     pub(crate) child: Child,
+    /// What it said until it was ready.
+    pub(crate) said: String,
     errors: BufReader<ChildStderr>,
 }
 
@@ -26,14 +39,18 @@ impl Beside {
             .spawn()
             .expect("the program starts");
         let errors = BufReader::new(child.stderr.take().expect("a pipe"));
-        let mut beside = Self { child, errors };
-        let mut said = String::new();
-        while beside.errors.read_line(&mut said).expect("text") > 0 {
-            if said.contains(ready) {
+        let said = String::new();
+        let mut beside = Self {
+            child,
+            said,
+            errors,
+        };
+        while beside.errors.read_line(&mut beside.said).expect("text") > 0 {
+            if beside.said.contains(ready) {
                 return beside;
             }
         }
-        panic!("{command:?} did not start: {said}");
+        panic!("{command:?} did not start: {}", beside.said);
     }
 
     pub(crate) fn watch(args: &[&str]) -> Self {
@@ -45,6 +62,14 @@ impl Beside {
     pub(crate) fn signal(&self, signal: Signal) {
         let pid = Pid::from_child(&self.child);
         kill_process(pid, signal).expect("it runs");
+    }
+
+    /// Everything that it wrote to standard output until it ended.
+    pub(crate) fn output(&mut self) -> String {
+        let mut out = String::new();
+        let stdout = self.child.stdout.as_mut().expect("a pipe");
+        stdout.read_to_string(&mut out).expect("text");
+        out
     }
 
     /// Waits for its end; its status and the rest of its standard error.
@@ -62,9 +87,9 @@ impl Beside {
         (status, rest)
     }
 
-    /// Its trace instance.
-    pub(crate) fn instance(&self) -> String {
-        format!("/sys/kernel/tracing/instances/rstlab-{}-0", self.child.id())
+    /// Its trace instances: one while it runs.
+    pub(crate) fn instances(&self) -> Vec<PathBuf> {
+        instances(self.child.id())
     }
 }
 
@@ -74,6 +99,18 @@ impl Drop for Beside {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// The trace instances of processes with that number.
+pub(crate) fn instances(pid: u32) -> Vec<PathBuf> {
+    let entries = fs::read_dir("/sys/kernel/tracing/instances").expect("root, and tracefs");
+    let paths = entries.map(|entry| entry.expect("an entry").path());
+    let prefix = format!("rstlab-{pid}-");
+    let is_its = |path: &PathBuf| {
+        let name = path.file_name().and_then(|name| name.to_str());
+        name.is_some_and(|name| name.starts_with(&prefix))
+    };
+    paths.filter(is_its).collect()
 }
 
 pub(crate) fn listener() -> (TcpListener, SocketAddr) {

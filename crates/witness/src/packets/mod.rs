@@ -2,6 +2,7 @@
 //! files that Wireshark opens.
 
 mod bad_capture;
+mod capture;
 mod conversation;
 mod decode;
 mod filter;
@@ -9,6 +10,7 @@ mod filter;
 mod fixture;
 mod packet;
 mod read;
+mod resets;
 mod ring;
 mod socket;
 mod store;
@@ -16,8 +18,10 @@ mod story;
 mod write;
 
 pub use bad_capture::BadCapture;
+pub use capture::Packets;
 pub use conversation::{Conversation, conversations};
 pub use packet::{Flags, Packet};
 pub use read::read_pcapng;
+pub use resets::{CapturedReset, CapturedResets, Lost};
 pub use story::Ending;
 pub use write::write_pcapng;
