@@ -7,6 +7,7 @@
 //! keeps the segments of each [`Conversation`], and its [`Ending`] tells what they prove of the first RST;
 //! [`CapturedResets`] are told as they come.
 
+mod counter_witness;
 mod counters;
 mod kernel;
 mod level;
@@ -19,10 +20,11 @@ mod records;
 mod unavailable;
 mod verdict;
 
+pub use counter_witness::{CounterWitness, Past, Window};
 pub use counters::Counters;
 pub use kernel::{
-    BadLine, CloseEvent, Format, Judged, Kernel, KillEvent, Killed, Ledger, Line, Place, Reason,
-    ResetEvent, Scope, Stamp, State,
+    BadLine, CloseEvent, Format, Judged, Kernel, KernelStory, KernelWitness, KillEvent, Killed,
+    Ledger, Line, Place, Reason, ResetEvent, Scope, Stamp, State, Subject,
 };
 pub use level::Level;
 pub use own_addresses::OwnAddresses;

@@ -11,6 +11,7 @@ mod reason;
 mod stamp;
 mod trace;
 mod tracefs;
+mod witness;
 
 pub use event::{CloseEvent, KillEvent, ResetEvent};
 pub use first::{Judged, Ledger, Place};
@@ -20,3 +21,4 @@ pub use line::{BadLine, Line};
 pub use reason::{Reason, State};
 pub use stamp::Stamp;
 pub use trace::{Kernel, Scope};
+pub use witness::{KernelStory, KernelWitness, Subject};
