@@ -7,6 +7,7 @@
 //! keeps the segments of each [`Conversation`], and its [`Ending`] tells what they prove of the first RST;
 //! [`CapturedResets`] are told as they come.
 
+mod boot;
 mod counter_witness;
 mod counters;
 mod kernel;
@@ -29,13 +30,17 @@ pub use kernel::{
 pub use level::Level;
 pub use own_addresses::OwnAddresses;
 pub use owner::{Owner, Owners};
+#[cfg(test)]
+pub(crate) use packets::packets_of_a_reset;
 pub use packets::{
     BadCapture, CapturedReset, CapturedResets, Conversation, Ending, Flags, Lost, Packet, Packets,
     conversations, read_pcapng, write_pcapng,
 };
 pub use pair::Pair;
 pub use process::Process;
-pub use records::{Event, Lane, What};
+pub use records::{
+    BadFile, BadRecord, Event, Lane, NotOne, RECORD_VERSION, Record, Recorder, Role, What,
+};
 pub use rstlab_wire::monotonic_now;
 pub use unavailable::Unavailable;
 pub use verdict::{

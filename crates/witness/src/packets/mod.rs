@@ -20,6 +20,8 @@ mod write;
 pub use bad_capture::BadCapture;
 pub use capture::Packets;
 pub use conversation::{Conversation, conversations};
+#[cfg(test)]
+pub(crate) use fixture::packets_of_a_reset;
 pub use packet::{Flags, Packet};
 pub use read::read_pcapng;
 pub use resets::{CapturedReset, CapturedResets, Lost};

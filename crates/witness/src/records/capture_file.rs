@@ -1,0 +1,70 @@
+use std::fmt::Write as _;
+
+use crate::{Record, Side, Verdict, write_pcapng};
+
+/// Most characters of a comment: the kernel's words are in it, and others' addresses.
+const MOST_COMMENT: usize = 1000;
+
+impl Record {
+    /// The packets as a pcapng file that Wireshark opens, with the verdict as comment; `None` if none were captured.
+    ///
+    /// At most 256 packets of 128 bytes: less than 256 KiB.
+    pub fn pcapng(&self) -> Option<Vec<u8>> {
+        let mut file = Vec::new();
+        // A vector takes everything, and the comment is short.
+        write_pcapng(&mut file, self.packets.as_ref()?, &self.comment()).ok()?;
+        Some(file)
+    }
+
+    fn comment(&self) -> String {
+        let Verdict {
+            cause,
+            known,
+            sent_by,
+            reason,
+            unread_bytes,
+            disagreement,
+        } = &self.verdict;
+        let mut comment = format!("{cause}, {known}");
+        // Writing to a String does not fail.
+        if let Some(reason) = reason {
+            let _ = write!(comment, " ({reason})");
+        }
+        let _ = write!(comment, ". {}", cause.sentence());
+        if let Some(side) = sent_by {
+            let (who, address) = match side {
+                Side::Client => ("client", self.client),
+                Side::Server => ("server", self.server),
+            };
+            let _ = write!(comment, " RST by the {who}, {address}.");
+        }
+        if let Some(unread) = unread_bytes {
+            let _ = write!(comment, " Unread when the server closed: {unread} bytes.");
+        }
+        if let Some(text) = disagreement {
+            let _ = write!(comment, " The evidence disagrees: {text}.");
+        }
+        comment.chars().take(MOST_COMMENT).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::packets_of_a_reset;
+    use crate::records::lazy;
+
+    #[test]
+    fn the_verdict_is_in_the_file() {
+        let mut record = lazy();
+        assert_eq!(record.pcapng(), None);
+        record.packets = Some(packets_of_a_reset());
+        record.verdict.disagreement = Some("x".repeat(100_000));
+        let file = record.pcapng().unwrap();
+        assert!(file.len() < 10_000, "{}", file.len());
+        let text = String::from_utf8_lossy(&file);
+        let comment = "data-after-close, proved (TCP_ABORT_ON_DATA). It had closed; then more bytes came from \
+                       the peer. RST by the server, 127.0.0.1:8000.";
+        // Of the file, and of the packet.
+        assert_eq!(text.matches(comment).count(), 2, "{text}");
+    }
+}

@@ -1,0 +1,351 @@
+//! What the upstream's sockets showed at a close, told to a proxy that shares the directory: a line of JSON each.
+//!
+//! A record is worth a file and may wait; this is worth a line and comes at once, however many connections end.
+
+use std::collections::{HashMap, VecDeque};
+use std::fs::{File, OpenOptions, Permissions};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::net::SocketAddr;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rstlab_wire::nanos;
+use rustix::fs::OFlags;
+use serde::{Deserialize, Serialize};
+
+use super::shelf::READABLE_BY_ALL;
+use crate::boot::BOOT_ID;
+use crate::{Pair, ServerSide};
+
+/// Its name says that it is no record.
+const FILE: &str = "upstream.ends.jsonl";
+
+/// An empty file takes the place of one this long. Some 3,000 ends.
+const MOST_BYTES: u64 = 1024 * 1024;
+
+/// Ends that a reader remembers: those of the last tenth of a second under the heaviest load.
+const MOST_KNOWN: usize = 4096;
+
+/// Longer than any line of ours.
+const MOST_LINE: usize = 4096;
+
+/// Bytes that are read at once; some 60 ends.
+const PIECE: usize = 16 * 1024;
+
+/// Most pieces of one look, for a file that somebody writes to without end.
+const MOST_PIECES: u64 = 2 * MOST_BYTES / PIECE as u64;
+
+/// Many may ask at the same time; the file is read so often for all of them.
+const LOOKS_APART: Duration = Duration::from_millis(4);
+
+/// Opening a pipe that somebody laid there would wait for the other side.
+const NEVER_WAIT: i32 = OFlags::NONBLOCK.bits().cast_signed();
+
+/// One end of one connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct End {
+    /// When it was told, in nanoseconds of `CLOCK_MONOTONIC`.
+    pub(crate) at_ns: u64,
+    pub(crate) server: SocketAddr,
+    pub(crate) client: SocketAddr,
+    pub(crate) side: ServerSide,
+}
+
+/// It as a line, with the run of the machine that it is of.
+#[derive(Serialize, Deserialize)]
+struct Line<'a> {
+    boot_id: &'a str,
+    end: End,
+}
+
+/// Appends lines. Several upstreams may, to one file.
+#[derive(Debug)]
+pub(crate) struct EndsFile {
+    path: PathBuf,
+}
+
+impl EndsFile {
+    pub(crate) fn of(dir: &Path) -> Self {
+        Self {
+            path: dir.join(FILE),
+        }
+    }
+
+    /// Puts an empty file in the place of the one that may lie there. That there is one tells the proxy to wait for
+    /// what will be told.
+    ///
+    /// Who reads the old one has it open, and reads to its end.
+    pub(crate) fn begin(&self) -> io::Result<()> {
+        let empty = self.path.with_extension("jsonl.tmp");
+        let file = self.open(&empty)?;
+        // Whatever the umask took away.
+        file.set_permissions(Permissions::from_mode(READABLE_BY_ALL))?;
+        std::fs::rename(&empty, &self.path)
+    }
+
+    /// Appends a line for each with one write, which `O_APPEND` keeps in one piece beside other writers.
+    pub(crate) fn append(&self, ends: &[End]) -> io::Result<()> {
+        let mut lines = Vec::new();
+        for end in ends {
+            let line = Line {
+                boot_id: &BOOT_ID,
+                end: *end,
+            };
+            serde_json::to_writer(&mut lines, &line)?;
+            lines.push(b'\n');
+        }
+        // Opened anew each time: another one may lie there.
+        let mut file = self.open(&self.path)?;
+        file.write_all(&lines)?;
+        if file.metadata()?.len() >= MOST_BYTES {
+            self.begin()?;
+        }
+        Ok(())
+    }
+
+    fn open(&self, path: &Path) -> io::Result<File> {
+        let mut options = OpenOptions::new();
+        options.append(true).create(true).mode(READABLE_BY_ALL);
+        options.custom_flags(NEVER_WAIT).open(path)
+    }
+}
+
+/// Reads what is appended from now on. Whatever is no such line is passed over.
+#[derive(Debug)]
+pub(crate) struct Ends {
+    path: PathBuf,
+    file: Option<File>,
+    looked: Option<Instant>,
+    piece: Box<[u8]>,
+    /// A line whose end has not come.
+    begun: Vec<u8>,
+    known: HashMap<Pair, End>,
+    /// Oldest first.
+    order: VecDeque<(Pair, u64)>,
+}
+
+impl Ends {
+    pub(crate) fn of(dir: &Path) -> Self {
+        let mut ends = Self {
+            path: dir.join(FILE),
+            file: None,
+            looked: None,
+            piece: vec![0; PIECE].into_boxed_slice(),
+            begun: Vec::new(),
+            known: HashMap::new(),
+            order: VecDeque::new(),
+        };
+        // A file that is not there yet is read from its beginning.
+        let at_its_end = |mut file: File| file.seek(SeekFrom::End(0)).is_ok().then_some(file);
+        ends.file = ends.open().and_then(at_its_end);
+        ends
+    }
+
+    /// Whether there is such a file at all.
+    pub(crate) fn are_told(&self) -> bool {
+        self.file.is_some() || self.path.exists()
+    }
+
+    /// How a connection ended that began at `since` or later.
+    pub(crate) fn find(&mut self, pair: Pair, since: Duration) -> Option<ServerSide> {
+        if self.looked.is_none_or(|at| at.elapsed() >= LOOKS_APART) {
+            self.read();
+            self.looked = Some(Instant::now());
+        }
+        let end = self.known.get(&pair)?;
+        // One of an earlier connection on the same ports was told before this one began.
+        (end.at_ns >= nanos(since)).then_some(end.side)
+    }
+
+    fn open(&self) -> Option<File> {
+        let mut options = OpenOptions::new();
+        let file = options.read(true).custom_flags(NEVER_WAIT).open(&self.path);
+        let is_file = |file: &File| file.metadata().is_ok_and(|it| it.is_file());
+        file.ok().filter(is_file)
+    }
+
+    fn read(&mut self) {
+        for _ in 0..MOST_PIECES {
+            if self.file.is_none() {
+                self.file = self.open();
+            }
+            let Some(file) = &mut self.file else {
+                return;
+            };
+            // A disk in trouble tells nothing; the verdict does without.
+            let read = file.read(&mut self.piece).unwrap_or(0);
+            if read > 0 {
+                let piece = std::mem::take(&mut self.piece);
+                self.take(&piece[..read]);
+                self.piece = piece;
+            } else if self.is_current() {
+                return;
+            } else {
+                // Nothing is appended to it any more.
+                self.file = None;
+                self.begun.clear();
+            }
+        }
+    }
+
+    /// Whether the file that is open is the one that has the name.
+    fn is_current(&self) -> bool {
+        let named = std::fs::metadata(&self.path);
+        let opened = self.file.as_ref().map(File::metadata);
+        match (named, opened) {
+            (Ok(named), Some(Ok(opened))) => {
+                (named.dev(), named.ino()) == (opened.dev(), opened.ino())
+            }
+            _ => false,
+        }
+    }
+
+    fn take(&mut self, mut bytes: &[u8]) {
+        while let Some(end) = bytes.iter().position(|byte| *byte == b'\n') {
+            self.begun.extend(&bytes[..end]);
+            bytes = &bytes[end + 1..];
+            let line = serde_json::from_slice::<Line<'_>>(&self.begun).ok();
+            let end = line
+                .filter(|line| line.boot_id == *BOOT_ID)
+                .map(|line| line.end);
+            self.begun.clear();
+            if let Some(end) = end {
+                self.remember(end);
+            }
+        }
+        if self.begun.len() + bytes.len() <= MOST_LINE {
+            self.begun.extend(bytes);
+        }
+    }
+
+    fn remember(&mut self, end: End) {
+        let pair = Pair::new(end.server, end.client);
+        self.order.push_back((pair, end.at_ns));
+        self.known.insert(pair, end);
+        if self.order.len() > MOST_KNOWN
+            && let Some((pair, at_ns)) = self.order.pop_front()
+            && self.known.get(&pair).is_some_and(|end| end.at_ns == at_ns)
+        {
+            self.known.remove(&pair);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::records::lazy_upstream;
+
+    fn end(port: u16, at_ns: u64) -> End {
+        let record = lazy_upstream();
+        let mut client = record.client;
+        client.set_port(port);
+        End {
+            at_ns,
+            server: record.server,
+            client,
+            side: record.evidence.server.unwrap(),
+        }
+    }
+
+    fn begun(dir: &Path) -> EndsFile {
+        let file = EndsFile::of(dir);
+        file.begin().unwrap();
+        file
+    }
+
+    fn known(ends: &mut Ends, port: u16, since: u64) -> bool {
+        let End { server, client, .. } = end(port, 0);
+        ends.looked = None;
+        let found = ends.find(Pair::new(server, client), Duration::from_nanos(since));
+        found.is_some()
+    }
+
+    #[test]
+    fn what_is_told_from_now_on_is_found() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(!Ends::of(dir.path()).are_told());
+        let file = begun(dir.path());
+        assert!(Ends::of(dir.path()).are_told());
+        file.append(&[end(1, 10)]).unwrap();
+        let mut ends = Ends::of(dir.path());
+        file.append(&[end(2, 20), end(3, 30)]).unwrap();
+        assert!(!known(&mut ends, 1, 0), "it was told before");
+        assert!(known(&mut ends, 2, 20));
+        assert!(known(&mut ends, 3, 5));
+        assert!(!known(&mut ends, 3, 31), "that was an earlier connection");
+    }
+
+    #[test]
+    fn other_runs_of_the_machine_and_garbage_are_passed_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut ends = Ends::of(dir.path());
+        begun(dir.path());
+        let path = dir.path().join(FILE);
+        let mut file = OpenOptions::new().append(true).open(&path).unwrap();
+        let of_another_boot = Line {
+            boot_id: "another",
+            end: end(1, 10),
+        };
+        serde_json::to_writer(&mut file, &of_another_boot).unwrap();
+        file.write_all(b"\n").unwrap();
+        file.write_all(b"\xff\n{}\nnull\n").unwrap();
+        // A line without an end is not kept whole.
+        file.write_all(&vec![b'x'; 1 << 20]).unwrap();
+        assert!(!known(&mut ends, 1, 0));
+        assert!(ends.begun.len() <= MOST_LINE);
+        file.write_all(b"\n").unwrap();
+        // In pieces, as a reader may see it.
+        let line = Line {
+            boot_id: &BOOT_ID,
+            end: end(2, 10),
+        };
+        let mut line = serde_json::to_vec(&line).unwrap();
+        line.push(b'\n');
+        for byte in line {
+            assert!(!known(&mut ends, 2, 0));
+            file.write_all(&[byte]).unwrap();
+        }
+        assert!(known(&mut ends, 2, 0));
+    }
+
+    #[test]
+    fn a_file_of_an_earlier_run_is_replaced_and_nobody_waits_for_a_pipe() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(FILE);
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        let fifo = rustix::fs::FileType::Fifo;
+        rustix::fs::mknodat(rustix::fs::CWD, &path, fifo, mode, 0).unwrap();
+        let mut ends = Ends::of(dir.path());
+        assert!(!known(&mut ends, 1, 0));
+        assert!(EndsFile::of(dir.path()).append(&[end(1, 10)]).is_err());
+        begun(dir.path()).append(&[end(1, 10)]).unwrap();
+        assert!(known(&mut ends, 1, 0));
+        let mode = std::fs::metadata(&path).unwrap().mode();
+        assert_eq!(mode & 0o777, READABLE_BY_ALL);
+    }
+
+    #[test]
+    fn the_file_begins_anew_and_nothing_is_missed() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = begun(dir.path());
+        let path = dir.path().join(FILE);
+        let mut ends = Ends::of(dir.path());
+        let mut begun_anew = 0;
+        for port in 1..10_000 {
+            file.append(&[end(port, 10)]).unwrap();
+            let bytes = std::fs::metadata(&path).unwrap().len();
+            assert!(bytes < MOST_BYTES);
+            begun_anew += u32::from(bytes == 0);
+            // It reads now and then: before a file's end and after.
+            if port % 100 == 0 {
+                assert!(known(&mut ends, port, 0), "{port}");
+                assert!(known(&mut ends, port - 99, 0), "{port}");
+            }
+        }
+        assert!(begun_anew >= 2, "{begun_anew}");
+        assert!(!known(&mut ends, 1, 0), "it has forgotten the oldest");
+        assert!(ends.known.len() <= MOST_KNOWN && ends.order.len() <= MOST_KNOWN);
+    }
+}

@@ -1,0 +1,597 @@
+//! What the packets of a connection prove, made with real sockets and compared with the kernel's word, with tcpdump
+//! and with tshark. Needs root and a mounted tracefs: `cargo test -p rstlab-witness --features kernel`.
+
+#![cfg(feature = "kernel")]
+#![allow(clippy::unwrap_used)]
+
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rstlab_witness::{
+    Conversation, Ending, Kernel, Line, Packets, Pair, Reason, Scope, Unavailable, conversations,
+    read_pcapng, write_pcapng,
+};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
+use socket2::{Domain, SockRef, Socket, Type};
+
+/// Longest wait for what must come.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+const LOOPBACK: [SocketAddr; 2] = [
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0),
+    SocketAddr::new(IpAddr::V6(Ipv6Addr::LOCALHOST), 0),
+];
+
+/// A connection whose packets are captured, and whose server's side is to be reset.
+struct Watched {
+    kernel: Kernel,
+    packets: Packets,
+    listener: TcpListener,
+    server: TcpStream,
+    client: TcpStream,
+    ends: [SocketAddr; 2],
+}
+
+impl Watched {
+    fn new(address: SocketAddr) -> Self {
+        let kernel = Kernel::open(Scope::Resets).expect("these tests need root and tracefs");
+        let listener = TcpListener::bind(address).unwrap();
+        let packets = Packets::open(listener.local_addr().unwrap().port()).unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (server, _) = listener.accept().unwrap();
+        let ends = [server.local_addr().unwrap(), client.local_addr().unwrap()];
+        Self {
+            kernel,
+            packets,
+            listener,
+            server,
+            client,
+            ends,
+        }
+    }
+
+    /// Sends bytes to the server and waits until one lies there.
+    fn unread(&mut self, bytes: &[u8]) {
+        self.client.write_all(bytes).unwrap();
+        self.server.peek(&mut [0]).unwrap();
+    }
+
+    /// Closes the server's side and waits until the client's is reset.
+    async fn close(self) -> Outcome {
+        drop(self.server);
+        reset(&self.client);
+        outcome(self.kernel, &self.packets, self.ends).await
+    }
+
+    /// As [`close`](Self::close), the client sending a byte in between.
+    async fn close_and_send(mut self, before: impl FnOnce([SocketAddr; 2])) -> Outcome {
+        drop(self.server);
+        before(self.ends);
+        self.client.write_all(b"x").unwrap();
+        reset(&self.client);
+        outcome(self.kernel, &self.packets, self.ends).await
+    }
+}
+
+/// What the kernel says of the first RST from a server to a client, and what the packets do.
+#[derive(Debug, PartialEq)]
+struct Outcome {
+    reason: Reason,
+    from_server: bool,
+    answers: bool,
+    refuses: bool,
+    fin_before: bool,
+    fin_acked_before: bool,
+    received_bytes: u64,
+}
+
+impl Outcome {
+    /// A RST of the server's own.
+    fn own(reason: Reason, received_bytes: u64) -> Self {
+        Self {
+            reason,
+            from_server: true,
+            answers: false,
+            refuses: false,
+            fin_before: false,
+            fin_acked_before: false,
+            received_bytes,
+        }
+    }
+}
+
+async fn outcome(
+    mut kernel: Kernel,
+    packets: &Packets,
+    [server, client]: [SocketAddr; 2],
+) -> Outcome {
+    let conversation = packets.conversation(Pair::new(server, client)).await;
+    let ending = conversation.expect("it was captured").ending();
+    assert!(!ending.is_of_a_part(), "{ending:?}");
+    let Ending::Reset {
+        from,
+        at_ns,
+        answers,
+        refuses,
+        fin_before,
+        fin_acked_before,
+        received_bytes,
+        ..
+    } = ending
+    else {
+        panic!("{ending:?}")
+    };
+    let told = tokio::time::timeout(PATIENCE, async {
+        loop {
+            let mut lines = Vec::new();
+            kernel.read(&mut lines).await.unwrap();
+            for line in lines {
+                match line.unwrap() {
+                    Line::Reset(it) if it.source == server && it.destination == Some(client) => {
+                        return it;
+                    }
+                    _ => {}
+                }
+            }
+        }
+    });
+    let told = told.await.expect("the kernel tells of the RST");
+    // One clock: they are the same RST.
+    assert!(
+        Duration::from_nanos(at_ns).abs_diff(told.stamp.time) < Duration::from_millis(500),
+        "{at_ns} {told:?}"
+    );
+    assert_eq!(packets.lost(), 0);
+    Outcome {
+        reason: told.reason.expect("Linux 6.12 or newer"),
+        from_server: from == server,
+        answers,
+        refuses,
+        fin_before,
+        fin_acked_before,
+        received_bytes,
+    }
+}
+
+/// Waits until a RST has come: a connection that is over in both directions.
+fn reset(client: &TcpStream) {
+    let mut fds = [PollFd::new(client, PollFlags::empty())];
+    let wait = rustix::event::Timespec::try_from(PATIENCE).unwrap();
+    assert_eq!(poll(&mut fds, Some(&wait)).unwrap(), 1, "no RST has come");
+}
+
+#[tokio::test]
+async fn unread_at_close_is_a_rst_of_its_own() {
+    for address in LOOPBACK {
+        let mut watched = Watched::new(address);
+        watched.unread(b"unread");
+        assert_eq!(watched.close().await, Outcome::own(Reason::AbortOnClose, 6));
+    }
+}
+
+#[tokio::test]
+async fn linger_zero_looks_the_same() {
+    for address in LOOPBACK {
+        let watched = Watched::new(address);
+        let linger = SockRef::from(&watched.server).set_linger(Some(Duration::ZERO));
+        linger.unwrap();
+        assert_eq!(watched.close().await, Outcome::own(Reason::TcpState, 0));
+    }
+}
+
+#[tokio::test]
+async fn unread_at_close_after_a_half_close() {
+    for address in LOOPBACK {
+        let mut watched = Watched::new(address);
+        watched.server.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(watched.client.read(&mut [0]).unwrap(), 0);
+        watched.unread(b"unread");
+        let expected = Outcome {
+            fin_before: true,
+            fin_acked_before: true,
+            ..Outcome::own(Reason::AbortOnClose, 6)
+        };
+        assert_eq!(watched.close().await, expected);
+    }
+}
+
+/// The server sends until nothing more goes: so its FIN stays behind.
+#[tokio::test]
+async fn data_after_close_is_answered() {
+    for address in LOOPBACK {
+        let mut watched = Watched::new(address);
+        watched.server.set_nonblocking(true).unwrap();
+        while watched.server.write(&[0; 65536]).is_ok() {}
+        let expected = Outcome {
+            answers: true,
+            ..Outcome::own(Reason::AbortOnData, 1)
+        };
+        assert_eq!(watched.close_and_send(|_| ()).await, expected);
+    }
+}
+
+/// An orphan in FIN-WAIT-2 is made a time-wait by a timer, at once or later: until then it is data after close.
+#[tokio::test]
+async fn late_data_is_answered_after_the_fin_was_acknowledged() {
+    for address in LOOPBACK {
+        let expected = Outcome {
+            answers: true,
+            fin_before: true,
+            fin_acked_before: true,
+            ..Outcome::own(Reason::TimewaitSocket, 1)
+        };
+        let outcome = Watched::new(address).close_and_send(until_time_wait).await;
+        assert_eq!(outcome, expected);
+    }
+}
+
+/// A time-wait has no owner and no inode; an orphan in FIN-WAIT-2 is told with the same state (05).
+fn until_time_wait([server, client]: [SocketAddr; 2]) {
+    let [port, peer] = [server, client].map(|end| format!(":{:04X} ", end.port()));
+    let table = if server.is_ipv4() {
+        "/proc/net/tcp"
+    } else {
+        "/proc/net/tcp6"
+    };
+    let words = [port.as_str(), &peer, " 05 ", " 03:"];
+    while !std::fs::read_to_string(table)
+        .unwrap()
+        .lines()
+        .any(|line| words.iter().all(|word| line.contains(word)))
+    {
+        std::thread::yield_now();
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_answers_the_syn() {
+    for address in LOOPBACK {
+        let kernel = Kernel::open(Scope::Resets).unwrap();
+        let server = TcpListener::bind(address).unwrap().local_addr().unwrap();
+        let packets = Packets::open(server.port()).unwrap();
+        let client = Socket::new(Domain::for_address(server), Type::STREAM, None).unwrap();
+        client.bind(&address.into()).unwrap();
+        let error = client.connect(&server.into()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+        let client = client.local_addr().unwrap().as_socket().unwrap();
+        let expected = Outcome {
+            answers: true,
+            refuses: true,
+            ..Outcome::own(Reason::NoSocket, 0)
+        };
+        assert_eq!(outcome(kernel, &packets, [server, client]).await, expected);
+    }
+}
+
+#[tokio::test]
+async fn a_close_without_a_reset() {
+    for address in LOOPBACK {
+        let Watched {
+            packets,
+            server,
+            mut client,
+            ends,
+            ..
+        } = Watched::new(address);
+        let ending = async || {
+            packets
+                .conversation(Pair::new(ends[0], ends[1]))
+                .await
+                .unwrap()
+                .ending()
+        };
+        assert_eq!(ending().await, Ending::Open);
+        drop(server);
+        assert_eq!(client.read(&mut [0]).unwrap(), 0);
+        assert!(matches!(ending().await, Ending::Closed { from, .. } if from == ends[0]));
+    }
+}
+
+#[tokio::test]
+async fn a_port_that_is_used_again_is_another_conversation() {
+    let watched = Watched::new(LOOPBACK[0]);
+    let listener = &watched.listener;
+    // An address of its own: on another one somebody else may have the port before it is used again.
+    let connect = |port| {
+        let client = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        let from = SocketAddr::from(([127, 0, 0, 2], port));
+        client.bind(&from.into()).unwrap();
+        client.connect(&watched.ends[0].into()).unwrap();
+        let (server, from) = listener.accept().unwrap();
+        for side in [SockRef::from(&client), SockRef::from(&server)] {
+            side.set_linger(Some(Duration::ZERO)).unwrap();
+        }
+        (client, server, from)
+    };
+    let (client, server, from) = connect(0);
+    let pair = Pair::new(watched.ends[0], from);
+    drop(client);
+    reset(&server);
+    let first = watched.packets.conversation(pair).await.unwrap();
+    assert!(matches!(first.ending(), Ending::Reset { from: by, .. } if by == from));
+    let _again = connect(from.port());
+    let second = watched.packets.conversation(pair).await.unwrap();
+    assert!(second.packets()[0].at > first.packets().last().unwrap().at);
+    assert_eq!(second.packets()[0].flags.to_string(), "[S]");
+}
+
+/// Only the port that was asked for, and nothing from before.
+#[tokio::test]
+async fn other_ports_are_not_captured() {
+    let watched = Watched::new(LOOPBACK[0]);
+    let others = [watched.client.local_addr(), watched.listener.local_addr()].map(Result::unwrap);
+    let other = Packets::open(
+        TcpListener::bind(LOOPBACK[0])
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port(),
+    );
+    let nothing = other
+        .unwrap()
+        .conversation(Pair::new(others[0], others[1]))
+        .await;
+    assert_eq!(nothing, None);
+    let late = Packets::open(others[1].port()).unwrap();
+    let pair = Pair::new(others[0], others[1]);
+    assert_eq!(late.conversation(pair).await, None);
+    (&watched.client).write_all(b"x").unwrap();
+    let packets = late.conversation(pair).await.unwrap();
+    assert_eq!(packets.packets()[0].flags.to_string(), "[P.]");
+}
+
+/// A thread that has ended has closed its socket.
+#[tokio::test]
+async fn the_capture_ends_with_its_last_handle() {
+    let port = TcpListener::bind(LOOPBACK[0])
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let runs = || {
+        let threads = std::fs::read_dir("/proc/self/task").unwrap();
+        let name = format!("packets {port}\n");
+        // Threads of other tests end while we look.
+        let mut names =
+            threads.filter_map(|it| std::fs::read_to_string(it.unwrap().path().join("comm")).ok());
+        names.any(|it| it == name)
+    };
+    let packets = Packets::open(port).unwrap();
+    let other = packets.clone();
+    drop(packets);
+    let nobody = SocketAddr::from(([127, 0, 0, 1], 1));
+    assert_eq!(other.conversation(Pair::new(nobody, nobody)).await, None);
+    assert!(runs());
+    drop(other);
+    assert!(!runs());
+}
+
+#[test]
+fn without_the_privilege_the_error_names_it() {
+    // Privileges are a thread's.
+    let opened = std::thread::spawn(|| {
+        let mut sets = capabilities(None).unwrap();
+        sets.effective.remove(CapabilitySet::NET_RAW);
+        set_capabilities(None, sets).unwrap();
+        Packets::open(1)
+    });
+    let error = opened.join().unwrap().unwrap_err();
+    assert!(
+        matches!(error, Unavailable::CaptureForbidden { .. }),
+        "{error:?}"
+    );
+    assert!(error.to_string().contains("CAP_NET_RAW"), "{error}");
+}
+
+fn command(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program)
+        .args(arguments)
+        .output()
+        .expect(program);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    let complaints: Vec<_> = errors
+        .lines()
+        .filter(|line| {
+            !line.starts_with("Running as user \"root\"") && !line.starts_with("reading from file")
+        })
+        .collect();
+    assert!(
+        output.status.success() && complaints.is_empty(),
+        "{program}: {errors}"
+    );
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// A connection with a few requests, reset at its end.
+async fn reset_conversation(address: SocketAddr) -> Conversation {
+    let mut watched = Watched::new(address);
+    for _ in 0..200 {
+        watched.client.write_all(b"question").unwrap();
+        watched.server.read_exact(&mut [0; 8]).unwrap();
+        watched.server.write_all(&[b'a'; 100_000]).unwrap();
+        watched.client.read_exact(&mut [0; 100_000]).unwrap();
+    }
+    watched.unread(b"unread");
+    drop(watched.server);
+    reset(&watched.client);
+    let pair = Pair::new(watched.ends[0], watched.ends[1]);
+    watched.packets.conversation(pair).await.unwrap()
+}
+
+#[tokio::test]
+async fn tshark_reads_each_file_and_shows_the_reset_with_its_comment() {
+    let dir = tempfile::tempdir().unwrap();
+    for (address, name) in LOOPBACK.into_iter().zip(["4.pcapng", "6.pcapng"]) {
+        let conversation = reset_conversation(address).await;
+        assert!(conversation.left_out() > 0);
+        let path = dir.path().join(name);
+        let comment = "unread-at-close, proved: “6 bytes” unread";
+        write_pcapng(
+            std::fs::File::create(&path).unwrap(),
+            &conversation,
+            comment,
+        )
+        .unwrap();
+        let file = path.to_str().unwrap();
+        let all = command(
+            "tshark",
+            &[
+                "-r",
+                file,
+                "-T",
+                "fields",
+                "-e",
+                "tcp.flags.str",
+                "-e",
+                "frame.comment",
+            ],
+        );
+        assert_eq!(all.lines().count(), conversation.packets().len());
+        let fields = ["-T", "fields", "-e", "frame.number", "-e", "frame.comment"];
+        let resets = [&["-r", file, "-Y", "tcp.flags.reset==1"][..], &fields].concat();
+        let number = conversation
+            .packets()
+            .iter()
+            .position(|it| it.flags.rst())
+            .unwrap()
+            + 1;
+        assert_eq!(command("tshark", &resets), format!("{number}\t{comment}\n"));
+        let comments = [&["-r", file, "-Y", "frame.comment"][..], &fields].concat();
+        assert_eq!(command("tshark", &comments).lines().count(), 2);
+        let damaged = [
+            "-r",
+            file,
+            "-Y",
+            "_ws.malformed || _ws.expert.severity==error",
+        ];
+        assert!(!command("tshark", &damaged).contains("alformed"));
+        assert!(command("capinfos", &["-k", file]).contains(comment));
+        same_but_for_the_clock(&conversation, &path);
+    }
+}
+
+/// What was written reads back; but in a file there is only the wall clock, and nobody knows what was left out.
+fn same_but_for_the_clock(written: &Conversation, path: &Path) {
+    let read = conversations(read_pcapng(path).unwrap());
+    assert_eq!(read.len(), 1);
+    assert_eq!(read[0].packets().len(), written.packets().len());
+    for (read, written) in read[0].packets().iter().zip(written.packets()) {
+        let mut expected = written.clone();
+        expected.at = written.since_epoch();
+        assert_eq!(read, &expected);
+    }
+}
+
+struct Tcpdump(Child);
+
+impl Tcpdump {
+    /// Starts it, and waits until it listens. A buffer for whole packets would hold few of them.
+    fn start(port: u16, file: &Path) -> Self {
+        let mut child = Command::new("tcpdump")
+            .args([
+                "-i",
+                "lo",
+                "--nano",
+                "-U",
+                "--immediate-mode",
+                "-s",
+                "128",
+                "-B",
+                "16384",
+                "-Z",
+                "root",
+                "-w",
+            ])
+            .arg(file)
+            .args(["tcp", "port", &port.to_string()])
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("tcpdump is installed");
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let listens = lines.any(|line| line.unwrap().contains("listening on"));
+        assert!(listens, "tcpdump does not listen");
+        std::thread::spawn(move || lines.for_each(drop));
+        Self(child)
+    }
+
+    fn stop(mut self) {
+        let pid = rustix::process::Pid::from_child(&self.0);
+        rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+        assert!(self.0.wait().unwrap().success());
+    }
+}
+
+/// The same segments, of the same lengths: each of many connections, reset in the middle of a large answer.
+#[tokio::test]
+async fn sees_what_tcpdump_sees() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("tcpdump.pcap");
+    let listener = TcpListener::bind(LOOPBACK[0]).unwrap();
+    let server = listener.local_addr().unwrap();
+    let packets = Packets::open(server.port()).unwrap();
+    let tcpdump = Tcpdump::start(server.port(), &file);
+    let mut pairs = Vec::new();
+    for _ in 0..50 {
+        let mut client = TcpStream::connect(server).unwrap();
+        let (mut answering, peer) = listener.accept().unwrap();
+        client.write_all(b"head").unwrap();
+        answering.read_exact(&mut [0; 4]).unwrap();
+        client.write_all(b"body").unwrap();
+        answering.peek(&mut [0]).unwrap();
+        let answer = std::thread::spawn(move || answering.write_all(&[b'a'; 600_000]));
+        let mut received = Vec::new();
+        let _ = client.read_to_end(&mut received);
+        answer.join().unwrap().unwrap();
+        reset(&client);
+        pairs.push(Pair::new(server, peer));
+    }
+    let converted = dir.path().join("tcpdump.pcapng");
+    // Both are behind: tcpdump takes its time, and an acknowledgment may yet be answered with an echo.
+    let patience = Instant::now() + PATIENCE;
+    let (ours, theirs) = loop {
+        let mut ours = Vec::new();
+        for pair in &pairs {
+            ours.push(packets.conversation(*pair).await.unwrap());
+        }
+        let [from, to] = [&file, &converted].map(|path| path.to_str().unwrap());
+        command("editcap", &["-F", "pcapng", from, to]);
+        let theirs = conversations(read_pcapng(&converted).unwrap());
+        let count = |all: &[Conversation]| all.iter().map(|it| it.packets().len()).sum::<usize>();
+        if count(&ours) == count(&theirs) || Instant::now() > patience {
+            break (ours, theirs);
+        }
+    };
+    tcpdump.stop();
+    assert_eq!(packets.lost(), 0);
+    assert_eq!(theirs.len(), ours.len());
+    for (theirs, ours) in theirs.iter().zip(&ours) {
+        // Each socket takes the time for itself, and two processors handle packets at the same time.
+        let told = |it: &Conversation| {
+            let packets = it.packets().iter();
+            let told = packets.map(|it| {
+                (
+                    it.from,
+                    it.seq,
+                    it.ack,
+                    it.flags.to_string(),
+                    it.payload_bytes,
+                )
+            });
+            let mut told: Vec<_> = told.collect();
+            told.sort();
+            told
+        };
+        assert_eq!(told(ours), told(theirs));
+        assert!(matches!(
+            ours.ending(),
+            Ending::Reset {
+                received_bytes: 8,
+                ..
+            }
+        ));
+    }
+}
