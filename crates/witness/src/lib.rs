@@ -20,6 +20,7 @@ mod process;
 mod records;
 mod unavailable;
 mod verdict;
+mod witness;
 
 pub use counter_witness::{CounterWitness, Past, Window};
 pub use counters::Counters;
@@ -47,3 +48,4 @@ pub use verdict::{
     Cause, ClientSide, Counted, Evidence, KernelClose, KernelReset, KernelWord, Known, ServerSide,
     Side, Verdict,
 };
+pub use witness::{Account, KERNEL_SPEAKS, Watch, Witness};

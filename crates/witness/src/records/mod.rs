@@ -15,6 +15,7 @@ mod writer;
 
 pub use record::{Event, Lane, NotOne, RECORD_VERSION, Record, What};
 pub use recorder::Recorder;
+pub(crate) use remarks::remarks;
 pub use role::Role;
 #[cfg(test)]
 pub(crate) use sample::{lazy, lazy_upstream};
