@@ -8,7 +8,6 @@
 mod calls;
 pub mod client;
 pub mod demo;
-mod grouped;
 pub mod load;
 mod printable;
 pub mod server;

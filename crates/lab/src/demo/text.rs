@@ -3,7 +3,7 @@ use std::fmt::Write as _;
 use comfy_table::presets::NOTHING;
 use comfy_table::{CellAlignment, Table};
 
-use crate::grouped::grouped;
+use rstlab_cli::grouped;
 
 use super::row::{Expected, Outcome, ROWS};
 

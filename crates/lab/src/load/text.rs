@@ -1,4 +1,4 @@
-use crate::grouped::grouped;
+use rstlab_cli::grouped;
 use std::fmt::{self, Display, Formatter};
 
 use super::report::{Cuts, Latency, Report};
