@@ -61,7 +61,7 @@ impl Server {
     }
 }
 
-/// Starts rstlab-upstream on a free port.
+/// Starts rstlab-upstream on a free port; it asks only its own sockets, unless the settings say more.
 ///
 /// # Panics
 /// It does not start.
@@ -70,6 +70,7 @@ pub fn upstream(settings: &[(&str, &str)]) -> Server {
     command
         .env_clear()
         .env("UPSTREAM_LISTEN", "127.0.0.1:0")
+        .env("UPSTREAM_WITNESS", "sockets")
         .envs(settings.iter().copied());
     Server::start(command)
 }

@@ -5,8 +5,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_TYPE};
-use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Body;
 use http_body_util::{BodyExt, Either, Full, LengthLimitError};
 use rstlab_wire::{causes, chain};
@@ -48,6 +48,7 @@ pub enum Kind {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Exchange {
     answer: Arc<OnceLock<Answer>>,
+    body_bytes: Arc<OnceLock<u64>>,
     last: LastByte,
 }
 
@@ -55,6 +56,11 @@ impl Exchange {
     /// What the app answered, if a request reached it.
     pub(crate) fn answer(&self) -> Option<Answer> {
         self.answer.get().copied()
+    }
+
+    /// Bytes of the request's body; `None` if that was not said beforehand, or no request reached the app.
+    pub(crate) fn body_bytes(&self) -> Option<u64> {
+        self.body_bytes.get().copied()
     }
 
     /// Told when the connection is to be taken from hyper once the response's last byte is out.
@@ -83,7 +89,11 @@ where
         BodyPolicy::Cap(bytes) => usize::try_from(bytes).unwrap_or(usize::MAX),
         BodyPolicy::Ignore | BodyPolicy::Drain => usize::MAX,
     };
-    let Exchange { answer, last } = exchange;
+    let Exchange {
+        answer,
+        body_bytes,
+        last,
+    } = exchange;
     let note = move |response: Response<_>| {
         // The layers that refuse by themselves leave no kind.
         let kind = response.extensions().get().copied();
@@ -100,11 +110,26 @@ where
         .layer(CatchPanicLayer::new())
         .layer(RequestBodyLimitLayer::new(limit))
         .layer(RequestBodyTimeoutLayer::new(BODY_STALL))
-        .service(service_fn(move |request| {
+        .service(service_fn(move |request: Request<_>| {
+            if let Some(bytes) = announced(request.headers()) {
+                // One connection carries one request.
+                body_bytes.get_or_init(|| bytes);
+            }
             let (config, last) = (Arc::clone(&config), last.clone());
             async move { Ok::<_, Infallible>(answer_to(request, &config, last).await) }
         }));
     BoxCloneSyncService::new(app)
+}
+
+/// The length of a body, as the head tells it (RFC 9112 §6.3).
+fn announced(fields: &HeaderMap) -> Option<u64> {
+    if fields.contains_key(TRANSFER_ENCODING) {
+        return None;
+    }
+    match fields.get(CONTENT_LENGTH) {
+        Some(length) => length.to_str().ok()?.parse().ok(),
+        None => Some(0),
+    }
 }
 
 async fn answer_to<B>(request: Request<B>, config: &Config, last: LastByte) -> Response<AppBody>

@@ -1,7 +1,8 @@
 use clap::{Parser, Subcommand};
 use http::StatusCode;
-use rstlab_cli::{BadSettings, LogOptions, Settings};
+use rstlab_cli::{BadSettings, LogOptions, Settings, WitnessOptions};
 use rstlab_wire::close::Bounds;
+use rstlab_witness::Role;
 
 use crate::{Config, Mode};
 
@@ -16,7 +17,8 @@ use crate::{Config, Mode};
     after_help = "Each setting can be given as a flag (--mode), as a flag of its full name (--upstream-mode) \
                   or in the environment (UPSTREAM_MODE); a flag wins.\n\
                   Times have a unit: 500us, 10ms, 2s. Bytes may have one: 614400, 64KiB, 10GB.\n\
-                  Exit codes: 0 stopped by SIGTERM or SIGINT, 1 cannot listen, 2 bad settings."
+                  Exit codes: 0 stopped by SIGTERM or SIGINT, 1 cannot listen, or no such \
+                  witness, 2 bad settings."
 )]
 pub struct Args {
     /// Address to listen on, host:port; port 0 takes a free one (the log says which).
@@ -129,7 +131,44 @@ pub struct Args {
     )]
     pub linger_bytes: String,
 
-    /// Which log lines to write: error, warn, info, debug, or a tracing filter.
+    /// How to find out why a connection was reset: auto takes the strongest that works.
+    ///
+    ///   sockets   its own queues; needs no privilege
+    ///   counters  the same, and the counters of the network namespace; needs no privilege
+    ///   packets   the sockets, and a capture of the packets; needs CAP_NET_RAW
+    ///   kernel    the sockets, and the kernel's own reason; needs root and tracefs
+    #[arg(
+        long,
+        alias = "upstream-witness",
+        env = "UPSTREAM_WITNESS",
+        default_value = "auto",
+        verbatim_doc_comment
+    )]
+    pub witness: String,
+
+    /// Directory for a record of each connection that was reset or cut, for `rstlab show`; rstlab-proxy may
+    /// share it. Without it nothing is recorded.
+    #[arg(
+        long,
+        alias = "upstream-record",
+        env = "UPSTREAM_RECORD",
+        value_name = "DIR",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub record: String,
+
+    /// Most records kept there, the newest; each is at most 256 KiB long.
+    #[arg(
+        long,
+        alias = "upstream-record-most",
+        env = "UPSTREAM_RECORD_MOST",
+        value_name = "NUMBER",
+        default_value = "100"
+    )]
+    pub record_most: String,
+
+    /// Which log lines to write: error, warn, info, debug, trace, or a tracing filter.
     #[arg(long, env = "LOG", value_name = "FILTER", default_value = "info")]
     pub log: String,
 
@@ -166,7 +205,7 @@ impl Args {
     ///
     /// # Errors
     /// Names every bad value at once, with what is allowed.
-    pub fn config(&self) -> Result<(Config, LogOptions), BadSettings> {
+    pub fn config(&self) -> Result<(Config, WitnessOptions, LogOptions), BadSettings> {
         let mut settings = Settings::default();
         let listen = settings.host_port("UPSTREAM_LISTEN", &self.listen);
         let modes = Mode::ALL.map(|mode| (mode.as_str(), mode));
@@ -179,6 +218,13 @@ impl Args {
         let close_delay = settings.time("UPSTREAM_CLOSE_DELAY", &self.close_delay);
         let linger_timeout = settings.time_limit("UPSTREAM_LINGER_TIMEOUT", &self.linger_timeout);
         let linger_bytes = settings.bytes("UPSTREAM_LINGER_BYTES", &self.linger_bytes);
+        let witness = WitnessOptions::read(
+            &mut settings,
+            Role::Upstream,
+            &self.witness,
+            &self.record,
+            &self.record_most,
+        );
         let log = LogOptions::read(&mut settings, &self.log, &self.log_format);
 
         let all = || {
@@ -196,7 +242,7 @@ impl Args {
                 },
                 program: None,
             };
-            Some((config, log?))
+            Some((config, witness?, log?))
         };
         settings.finish(all())
     }
@@ -216,7 +262,7 @@ mod tests {
     fn config(flags: &[&str]) -> Result<Config, String> {
         let args = Args::try_parse_from([&["rstlab-upstream"], flags].concat()).unwrap();
         args.config()
-            .map(|(config, _)| config)
+            .map(|(config, ..)| config)
             .map_err(|bad| bad.to_string())
     }
 

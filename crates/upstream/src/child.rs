@@ -112,12 +112,12 @@ pub async fn answer(config: Config, parent: i32) -> io::Result<()> {
     let stop = stop_on_sigterm()?;
     let stream = take_stdin()?;
     say(READY)?;
-    let answered = exchange(stream, Arc::new(config), stop.clone()).await;
-    if answered.answer.map(|answer| answer.kind) != Some(Kind::Response) {
+    let answered = exchange(stream, Arc::new(config), stop.clone(), Tape::default()).await;
+    if answered.so_far.answer.map(|answer| answer.kind) != Some(Kind::Response) {
         return say(&report::to_line(&answered.close(stop).await));
     }
-    let closed = close::look(&answered.stream, &Tape::default());
-    say(&report::to_line(&answered.summary(closed)))?;
+    let closed = close::look(&answered.stream, &answered.tape);
+    say(&report::to_line(&answered.so_far.ended(closed)))?;
     // The stream is open: the kernel closes it.
     kill_process(getpid(), Signal::KILL)?;
     std::future::pending().await

@@ -5,6 +5,7 @@
 
 mod app;
 mod args;
+mod case;
 mod child;
 mod config;
 mod fill;

@@ -3,12 +3,14 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use rstlab_cli::{EXIT_USAGE, block_on, check_health, init_log, listen, stop_on_signals};
+use rstlab_cli::{
+    EXIT_USAGE, WitnessOptions, block_on, check_health, init_log, listen, stop_on_signals,
+};
 use rstlab_upstream::{Args, Command, Config, answer, run};
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let (config, log) = match args.config() {
+    let (config, witness, log) = match args.config() {
         Ok(settings) => settings,
         Err(bad) => {
             eprintln!("rstlab-upstream: {bad}");
@@ -23,7 +25,7 @@ fn main() -> ExitCode {
         }
         None => {
             let _log = init_log(log);
-            block_on(serve(config))
+            block_on(serve(config, &witness))
         }
     };
     match done {
@@ -35,11 +37,14 @@ fn main() -> ExitCode {
     }
 }
 
-async fn serve(mut config: Config) -> anyhow::Result<()> {
+async fn serve(mut config: Config, witness: &WitnessOptions) -> anyhow::Result<()> {
     config.program = std::env::current_exe().ok();
     let stop = stop_on_signals()?;
     let listener = listen("UPSTREAM_LISTEN", &config.listen).await?;
-    run(listener, config, stop).await?;
+    let witness = witness.open(listener.local_addr()?.port())?;
+    let served = run(listener, config, witness.clone(), stop).await;
+    witness.close().await;
+    served?;
     Ok(())
 }
 

@@ -9,6 +9,8 @@ pub(crate) fn to_line(summary: &Summary) -> String {
         answer,
         head_bytes,
         body_bytes,
+        request_whole,
+        response_whole,
         closed,
     } = *summary;
     let Closed {
@@ -22,14 +24,22 @@ pub(crate) fn to_line(summary: &Summary) -> String {
     });
     let peer = peer.as_str();
     format!(
-        "{status} {kind} {head_bytes} {body_bytes} {unread_bytes} {unsent_bytes} {lingered_bytes} {peer}"
+        "{status} {kind} {request_whole} {response_whole} {head_bytes} {body_bytes} {unread_bytes} {unsent_bytes} {lingered_bytes} {peer}"
     )
 }
 
 /// The summary in such a line; `None` if it is not one.
 pub(crate) fn from_line(line: &str) -> Option<Summary> {
     let words: Vec<&str> = line.split(' ').collect();
-    let [status, kind, numbers @ .., peer] = words.as_slice() else {
+    let [
+        status,
+        kind,
+        request_whole,
+        response_whole,
+        numbers @ ..,
+        peer,
+    ] = words.as_slice()
+    else {
         return None;
     };
     let numbers: Option<Vec<u64>> = numbers.iter().map(|word| word.parse().ok()).collect();
@@ -55,6 +65,8 @@ pub(crate) fn from_line(line: &str) -> Option<Summary> {
         answer,
         head_bytes,
         body_bytes,
+        request_whole: request_whole.parse().ok()?,
+        response_whole: response_whole.parse().ok()?,
         closed: Closed {
             unread_bytes,
             unsent_bytes,
@@ -88,6 +100,8 @@ mod tests {
                     answer,
                     head_bytes: 1,
                     body_bytes: 2,
+                    request_whole: true,
+                    response_whole: false,
                     closed: Closed {
                         unread_bytes: 3,
                         unsent_bytes: u64::MAX,
@@ -105,12 +119,13 @@ mod tests {
         for line in [
             "",
             "ready",
-            "200 response 1 2 3 4 open",
-            "200 response 1 2 3 4 5 6 open",
-            "200 response 1 2 3 4 -5 open",
-            "200 other 1 2 3 4 5 open",
-            "20 response 1 2 3 4 5 open",
-            "200 response 1 2 3 4 5 shut",
+            "200 response true false 1 2 3 4 open",
+            "200 response true false 1 2 3 4 5 6 open",
+            "200 response true false 1 2 3 4 -5 open",
+            "200 other true false 1 2 3 4 5 open",
+            "20 response true false 1 2 3 4 5 open",
+            "200 response true false 1 2 3 4 5 shut",
+            "200 response 1 0 1 2 3 4 5 open",
         ] {
             assert_eq!(from_line(line), None, "{line}");
         }

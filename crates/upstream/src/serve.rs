@@ -1,5 +1,4 @@
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,14 +6,18 @@ use http::StatusCode;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use rstlab_wire::close::{self, Bounds, Closed, Policy};
-use rstlab_wire::{HeadGate, MAX_HEAD_BYTES, Seen, Sensor, Stall, Tape, accept, chain};
+use rstlab_wire::close::{self, Bounds, Closed, Peer, Policy};
+use rstlab_wire::{
+    HeadGate, MAX_HEAD_BYTES, Reads, Seen, Sensor, Stall, SysCall, Tape, accept, chain,
+};
+use rstlab_witness::Witness;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::app::{self, Answer, Exchange, Kind};
+use crate::case::Case;
 use crate::child;
 use crate::last::UntilLast;
 use crate::{Config, Mode};
@@ -51,15 +54,25 @@ pub struct Summary {
     pub head_bytes: u64,
     /// Bytes after the head that were read before the response, as they stood on the wire.
     pub body_bytes: u64,
+    /// Everything that the client had announced was read.
+    pub request_whole: bool,
+    /// Everything that was announced to the client was sent.
+    pub response_whole: bool,
     /// The queues and the peer at the close.
     pub closed: Closed,
 }
 
-/// Serves until `stop` is cancelled, then finishes what runs, for ten seconds at most.
+/// Serves until `stop` is cancelled, then finishes what runs, for ten seconds at most. `witness` says of each
+/// connection that was reset why.
 ///
 /// # Errors
 /// The listener fails, or [`Mode::Kill`] has no program to start ([`Config::program`]).
-pub async fn run(listener: TcpListener, config: Config, stop: CancellationToken) -> io::Result<()> {
+pub async fn run(
+    listener: TcpListener,
+    config: Config,
+    witness: Witness,
+    stop: CancellationToken,
+) -> io::Result<()> {
     if config.mode == Mode::Kill && config.program.is_none() {
         return Err(io::Error::new(io::ErrorKind::Unsupported, NO_PROGRAM));
     }
@@ -71,6 +84,8 @@ pub async fn run(listener: TcpListener, config: Config, stop: CancellationToken)
         think = ?config.think,
         body = ?config.body_policy(),
         close = ?config.close_policy(),
+        witness = %witness.level(),
+        not_more = witness.why_not_more(),
         "listening"
     );
     // A child costs its pipe, the signal of its end, and for a moment the other end of the pipe.
@@ -78,18 +93,29 @@ pub async fn run(listener: TcpListener, config: Config, stop: CancellationToken)
     let config = Arc::new(config);
     let handle = {
         let stop = stop.clone();
-        move |stream, peer| {
+        move |stream: TcpStream, peer| {
             let (config, stop) = (Arc::clone(&config), stop.clone());
+            let watch = witness.watch();
+            watch.tape.note(watch.tape.begin(), SysCall::Accept4, Ok(0));
+            let case = Case {
+                witness: witness.clone(),
+                watch,
+                server: stream.local_addr(),
+                client: peer,
+                mode: config.mode,
+            };
             async move {
-                let mode = config.mode;
-                match &config.program {
-                    Some(program) if mode == Mode::Kill => {
-                        match child::supervise(stream, program, &config, stop).await {
-                            Ok(summary) => log(peer, mode, &summary),
-                            Err(error) => tracing::error!(%peer, %error, "not answered"),
-                        }
+                let summary = match &config.program {
+                    Some(program) if config.mode == Mode::Kill => {
+                        child::supervise(stream, program, &config, stop.clone()).await
                     }
-                    _ => log(peer, mode, &connection(stream, config, stop).await),
+                    _ => {
+                        Ok(connection(stream, config, stop.clone(), case.watch.tape.clone()).await)
+                    }
+                };
+                match summary {
+                    Ok(summary) => case.tell(&summary, &stop).await,
+                    Err(error) => tracing::error!(%peer, %error, "not answered"),
                 }
             }
         }
@@ -110,8 +136,9 @@ pub async fn connection(
     stream: TcpStream,
     config: Arc<Config>,
     stop: CancellationToken,
+    tape: Tape,
 ) -> Summary {
-    exchange(stream, config, stop.clone())
+    exchange(stream, config, stop.clone(), tape)
         .await
         .close(stop)
         .await
@@ -120,39 +147,53 @@ pub async fn connection(
 /// A connection whose response is out, and which is still open.
 pub(crate) struct Answered {
     pub(crate) stream: TcpStream,
+    /// How it went until now.
+    pub(crate) so_far: SoFar,
+    policy: Policy,
+    /// The system calls on it.
+    pub(crate) tape: Tape,
+}
+
+/// How a connection went, but for its end.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SoFar {
     pub(crate) answer: Option<Answer>,
     head_bytes: u64,
     body_bytes: u64,
-    policy: Policy,
+    request_whole: bool,
+    response_whole: bool,
+    /// A call has told of the client's RST, which the socket tells once.
+    was_reset: bool,
+}
+
+impl SoFar {
+    pub(crate) fn ended(self, mut closed: Closed) -> Summary {
+        if self.was_reset {
+            closed.peer = Peer::Reset;
+        }
+        Summary {
+            answer: self.answer,
+            head_bytes: self.head_bytes,
+            body_bytes: self.body_bytes,
+            request_whole: self.request_whole,
+            response_whole: self.response_whole,
+            closed,
+        }
+    }
 }
 
 impl Answered {
     /// Ends the connection; whoever waits for the next request on it waits until `stop` at most.
     pub(crate) async fn close(mut self, stop: CancellationToken) -> Summary {
-        let tape = Tape::default();
         if let Policy::OnArrival(limit) = self.policy {
             tokio::select! {
-                () = close::arrival(&self.stream, limit, &tape) => {}
+                () = close::arrival(&self.stream, limit, &self.tape) => {}
                 () = stop.cancelled() => {}
             }
             self.policy = Policy::Immediate;
         }
-        Summary {
-            answer: self.answer,
-            head_bytes: self.head_bytes,
-            body_bytes: self.body_bytes,
-            closed: close::close(self.stream, self.policy, &tape).await,
-        }
-    }
-
-    /// How it went, with an end that this process does not live to see.
-    pub(crate) fn summary(&self, closed: Closed) -> Summary {
-        Summary {
-            answer: self.answer,
-            head_bytes: self.head_bytes,
-            body_bytes: self.body_bytes,
-            closed,
-        }
+        let closed = close::close(self.stream, self.policy, &self.tape).await;
+        self.so_far.ended(closed)
     }
 }
 
@@ -164,16 +205,19 @@ pub(crate) async fn exchange(
     stream: TcpStream,
     config: Arc<Config>,
     stop: CancellationToken,
+    tape: Tape,
 ) -> Answered {
+    let began = tape.begin();
     // Fails only on a connection that is gone already; reading will tell.
-    let _ = stream.set_nodelay(true);
+    let nodelay = stream.set_nodelay(true);
+    tape.note(began, SysCall::Nodelay, nodelay.as_ref().map(|()| 0));
     let close_policy = config.close_policy();
     let reads = config.body_policy().reads();
     let keep_alive = config.mode == Mode::IdleClose;
     let seen = Seen::default();
     let exchange = Exchange::default();
 
-    let io = Sensor::new(stream, seen.clone());
+    let io = Sensor::new(stream, seen.clone()).taped(tape.clone());
     let io = HeadGate::new(
         Stall::new(io, Seen::default(), None, Some(SEND_STALL)),
         reads,
@@ -200,8 +244,10 @@ pub(crate) async fn exchange(
     };
     let served = tokio::select! {
         served = served => served,
-        () = idle_after(stop, seen) => Ok(()),
+        () = idle_after(stop, seen.clone()) => Ok(()),
     };
+    // hyper is through with a whole response by itself, and is stopped behind one that is kept or cut.
+    let response_whole = served.is_ok() || (last.is_given() && keep_alive);
     let answer = match served {
         Ok(()) => exchange.answer(),
         Err(_) if last.is_given() => exchange.answer(),
@@ -224,12 +270,20 @@ pub(crate) async fn exchange(
         Some(Kind::Refusal | Kind::Health) => REFUSAL,
         None => Policy::Immediate,
     };
-    Answered {
-        stream,
+    let so_far = SoFar {
         answer,
         head_bytes,
         body_bytes,
+        request_whole: reads == Reads::Everything
+            || exchange.body_bytes().is_some_and(|all| body_bytes >= all),
+        response_whole,
+        was_reset: seen.reset().is_some(),
+    };
+    Answered {
+        stream,
+        so_far,
         policy,
+        tape,
     }
 }
 
@@ -254,34 +308,5 @@ async fn idle_after(stop: CancellationToken, seen: Seen) {
     sleep(IDLE_GRACE).await;
     if seen.read_bytes() > 0 {
         std::future::pending::<()>().await;
-    }
-}
-
-fn log(peer: SocketAddr, mode: Mode, summary: &Summary) {
-    let Summary {
-        answer,
-        head_bytes,
-        body_bytes,
-        closed,
-    } = *summary;
-    let Some(Answer { status, kind }) = answer else {
-        tracing::debug!(%peer, head_bytes, "closed without a request");
-        return;
-    };
-    let status = status.as_u16();
-    match kind {
-        Kind::Health => tracing::debug!(%peer, status, "health check"),
-        Kind::Response | Kind::Refusal => tracing::info!(
-            %peer,
-            mode = mode.as_str(),
-            status,
-            head_bytes,
-            body_bytes,
-            unread_bytes = closed.unread_bytes,
-            unsent_bytes = closed.unsent_bytes,
-            lingered_bytes = closed.lingered_bytes,
-            peer_state = closed.peer.as_str(),
-            "closed"
-        ),
     }
 }

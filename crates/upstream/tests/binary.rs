@@ -34,6 +34,7 @@ impl Server {
     fn start(args: &[&str]) -> Self {
         let mut child = program(args)
             .env("UPSTREAM_LISTEN", "127.0.0.1:0")
+            .env("UPSTREAM_WITNESS", "sockets")
             .env("LOG_FORMAT", "json")
             .stderr(Stdio::piped())
             .spawn()

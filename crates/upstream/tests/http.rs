@@ -211,7 +211,13 @@ async fn a_client_that_uploads_too_much_gets_the_whole_413() {
         stream.set_nonblocking(true).unwrap();
         let stream = tokio::net::TcpStream::from_std(stream).unwrap();
         let config = Arc::new(mode(Mode::Cap));
-        let summary = connection(stream, config, CancellationToken::new()).await;
+        let summary = connection(
+            stream,
+            config,
+            CancellationToken::new(),
+            rstlab_wire::Tape::default(),
+        )
+        .await;
 
         let read = client.join().unwrap();
         assert_eq!((read.status(), read.end.is_ok()), (413, true));
@@ -252,9 +258,12 @@ async fn a_client_that_goes_away_ends_its_connection_only() {
         ..mode(Mode::Lazy)
     })
     .await;
-    pair.send(post(0)).await;
+    pair.send(post(22)).await;
     pair.answer_begins().await;
+    pair.send(BODY).await;
     let summary = pair.summary().await;
     assert_eq!(summary.answer.unwrap().status, 200);
-    assert_eq!(summary.closed.unread_bytes, 0);
+    // The unread body did not reset it: the client had.
+    assert_eq!(summary.closed.unread_bytes, 22);
+    assert_eq!(summary.closed.peer, Peer::Reset);
 }

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use common::{BODY, LARGE, mode, post};
 use rstlab_upstream::{Config, Mode, run};
+use rstlab_witness::Witness;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
@@ -27,7 +28,8 @@ struct Server {
 impl Server {
     fn start(response_bytes: u64) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_rstlab-upstream"))
-            .args(["--mode=kill", "--listen=127.0.0.1:0", "--log-format=json"])
+            .args(["--mode=kill", "--listen=127.0.0.1:0", "--witness=sockets"])
+            .arg("--log-format=json")
             .arg(format!("--response-bytes={response_bytes}"))
             .env_clear()
             .stderr(Stdio::piped())
@@ -211,9 +213,14 @@ async fn listener() -> (tokio::net::TcpListener, SocketAddr) {
 #[tokio::test]
 async fn in_process_without_a_program_it_says_what_it_needs() {
     let (listener, _) = listener().await;
-    let error = run(listener, mode(Mode::Kill), CancellationToken::new())
-        .await
-        .unwrap_err();
+    let error = run(
+        listener,
+        mode(Mode::Kill),
+        Witness::default(),
+        CancellationToken::new(),
+    )
+    .await
+    .unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::Unsupported);
     assert!(error.to_string().contains("rstlab-upstream"), "{error}");
 }
@@ -232,7 +239,7 @@ async fn in_process_it_takes_the_program_s_path() {
             ..mode(Mode::Kill)
         };
         let stop = CancellationToken::new();
-        let server = tokio::spawn(run(listener, config, stop.clone()));
+        let server = tokio::spawn(run(listener, config, Witness::default(), stop.clone()));
         let body = tokio::task::spawn_blocking(move || {
             let mut client = TcpStream::connect(address).unwrap();
             // Fails if the connection is closed already.

@@ -6,6 +6,7 @@ mod common;
 
 use common::{BODY, mode, post};
 use rstlab_upstream::{Config, Mode, run};
+use rstlab_witness::Witness;
 use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -22,7 +23,7 @@ async fn serve(config: Config) -> Server {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let stop = CancellationToken::new();
-    let task = tokio::spawn(run(listener, config, stop.clone()));
+    let task = tokio::spawn(run(listener, config, Witness::default(), stop.clone()));
     Server {
         address,
         stop,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use rstlab_proxy::{Stats, Summary};
 use rstlab_upstream::Mode;
-use rstlab_witness::Counters;
+use rstlab_witness::{Counters, Witness};
 use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -129,6 +129,7 @@ impl Row {
                 close_delay: CLOSE_DELAY,
                 ..rstlab_upstream::Config::default()
             },
+            Witness::default(),
             stop_upstream.clone(),
         ));
         let proxy = tokio::spawn(rstlab_proxy::run(

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rstlab_upstream::{Config, Mode, Summary, connection};
+use rstlab_wire::Tape;
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -42,7 +43,12 @@ impl Pair {
     }
 
     fn serve(client: TcpStream, stream: TcpStream, config: Config) -> Self {
-        let server = connection(stream, Arc::new(config), CancellationToken::new());
+        let server = connection(
+            stream,
+            Arc::new(config),
+            CancellationToken::new(),
+            Tape::default(),
+        );
         Self {
             client,
             server: tokio::spawn(server),
