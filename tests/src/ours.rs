@@ -83,7 +83,8 @@ pub fn proxy(upstream: SocketAddr, settings: &[(&str, &str)]) -> Server {
     Server::start(proxy_command(&[], upstream, settings))
 }
 
-/// The command that starts rstlab-proxy on a free port, run by `wrapper` if there is one (strace and its options).
+/// The command that starts rstlab-proxy on a free port; it asks only its own sockets, unless the settings say
+/// more. It is run by `wrapper` if there is one (strace and its options).
 pub fn proxy_command(wrapper: &[&str], upstream: SocketAddr, settings: &[(&str, &str)]) -> Command {
     let mut words: Vec<OsString> = wrapper.iter().map(OsString::from).collect();
     words.push(binary("rstlab-proxy").into());
@@ -93,6 +94,7 @@ pub fn proxy_command(wrapper: &[&str], upstream: SocketAddr, settings: &[(&str, 
         .env_clear()
         .envs(env::var_os("PATH").map(|path| ("PATH", path)))
         .env("PROXY_LISTEN", "127.0.0.1:0")
+        .env("PROXY_WITNESS", "sockets")
         .env("PROXY_UPSTREAM", upstream.to_string())
         .envs(settings.iter().copied());
     command

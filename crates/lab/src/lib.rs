@@ -5,6 +5,7 @@
 //! generator that says of each response whether it came whole, and if not, what the kernel said. [`watch`] stands
 //! beside any server and explains its resets.
 
+mod both;
 mod calls;
 pub mod client;
 pub mod demo;

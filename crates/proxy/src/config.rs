@@ -2,8 +2,9 @@ use std::fmt;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
-use rstlab_cli::{BadSettings, LogOptions, Settings};
+use rstlab_cli::{BadSettings, LogOptions, Settings, WitnessOptions};
 use rstlab_wire::OnWriteError;
+use rstlab_witness::Role;
 
 /// A reverse proxy that forwards a request's head and body in two writes, as nginx does when they reach it
 /// apart, and tells every connection reset it meets: when, what was lost, and whether it did harm.
@@ -16,7 +17,8 @@ use rstlab_wire::OnWriteError;
     version,
     after_help = "Each setting can be given as a flag (--gap), as a flag of its full name (--proxy-gap) or in the \
                   environment (PROXY_GAP); a flag wins.\n\
-                  Exit codes: 0 stopped by SIGTERM or SIGINT, 1 cannot listen, 2 bad settings."
+                  Exit codes: 0 stopped by SIGTERM or SIGINT, 1 cannot listen, or no such \
+                  witness, 2 bad settings."
 )]
 pub struct Args {
     /// Address to listen on, host:port; port 0 takes a free one and logs it
@@ -116,6 +118,43 @@ pub struct Args {
     )]
     client_body_timeout: String,
 
+    /// How to find out why a connection was reset: auto takes the strongest that works.
+    ///
+    ///   sockets   its own sockets; needs no privilege
+    ///   counters  the same, and the counters of the network namespace; needs no privilege
+    ///   packets   the sockets, and a capture of the packets; needs CAP_NET_RAW
+    ///   kernel    the sockets, and the kernel's own reason; needs root and tracefs
+    #[arg(
+        long,
+        alias = "proxy-witness",
+        env = "PROXY_WITNESS",
+        default_value = "auto",
+        verbatim_doc_comment
+    )]
+    witness: String,
+
+    /// Directory for a record of each upstream connection that was reset or cut, for `rstlab show`;
+    /// rstlab-upstream may share it. Without it nothing is recorded
+    #[arg(
+        long,
+        alias = "proxy-record",
+        env = "PROXY_RECORD",
+        value_name = "DIR",
+        default_value = "",
+        hide_default_value = true
+    )]
+    record: String,
+
+    /// Most records kept there, the newest; each is at most 256 KiB long
+    #[arg(
+        long,
+        alias = "proxy-record-most",
+        env = "PROXY_RECORD_MOST",
+        value_name = "NUMBER",
+        default_value = "100"
+    )]
+    record_most: String,
+
     /// What to log: error, warn, info, debug, trace, or a filter such as rstlab_proxy=debug
     #[arg(long, env = "LOG", default_value = "info", global = true)]
     log: String,
@@ -185,11 +224,19 @@ impl Args {
     ///
     /// # Errors
     /// Names every bad one.
-    pub fn config(&self) -> Result<(Config, LogOptions), BadSettings> {
+    pub fn config(&self) -> Result<(Config, WitnessOptions, LogOptions), BadSettings> {
         let mut settings = Settings::default();
         let config = Config::read(self, &mut settings);
+        let witness = WitnessOptions::read(
+            &mut settings,
+            Role::Proxy,
+            &self.witness,
+            &self.record,
+            &self.record_most,
+        );
         let log = LogOptions::read(&mut settings, &self.log, &self.log_format);
-        settings.finish(config.zip(log))
+        let all = || Some((config?, witness?, log?));
+        settings.finish(all())
     }
 
     /// Whether the subcommand `health` was given.
@@ -199,6 +246,13 @@ impl Args {
 }
 
 impl Config {
+    /// The upstream's port.
+    pub fn upstream_port(&self) -> u16 {
+        // The settings are checked: there is one.
+        let port = self.upstream.rsplit(':').next();
+        port.and_then(|port| port.parse().ok()).unwrap_or(0)
+    }
+
     /// The pause between head and body; zero where they go out together.
     pub fn gap(&self) -> Duration {
         match self.writes {
@@ -279,7 +333,7 @@ mod tests {
     fn config(args: &[&str]) -> Result<Config, String> {
         let args = Args::parse_from([&["rstlab-proxy"], args].concat());
         args.config()
-            .map(|(config, _)| config)
+            .map(|(config, ..)| config)
             .map_err(|bad| bad.to_string())
     }
 

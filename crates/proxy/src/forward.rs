@@ -13,6 +13,7 @@ use hyper::body::Incoming;
 use rstlab_wire::{Seen, chain};
 use tokio::sync::oneshot;
 
+use crate::case;
 use crate::client_io::Link;
 use crate::config::Writes;
 use crate::headers::{self, Refused};
@@ -60,17 +61,10 @@ where
         return refusal(refused);
     }
 
-    let exchange = Arc::new(Exchange {
-        request: shared.stats.request(),
-        method: head.method.clone(),
-        path: head.uri.path().to_owned(),
-        upstream: config.upstream.clone(),
-        seen: Seen::default(),
-        upstream_bytes: AtomicU64::new(0),
-        expected_bytes: OnceLock::new(),
-    });
+    let request = shared.stats.request();
+    let seen = Seen::default();
     let has_body = !body.is_end_stream();
-    let mut body = Outgoing::new(body, exchange.seen.clone(), config.client_body_timeout);
+    let mut body = Outgoing::new(body, seen.clone(), config.client_body_timeout);
     if config.writes == Writes::Joined
         && has_body
         && let Err(error) = body.gathered().await
@@ -78,7 +72,20 @@ where
         return answer(Trouble::of(&error), client);
     }
 
-    let stream = match upstream::connect(config).await {
+    let exchange = Arc::new(Exchange {
+        request,
+        method: head.method.clone(),
+        path: head.uri.path().to_owned(),
+        upstream: config.upstream.clone(),
+        reused: false,
+        seen,
+        watch: shared.witness.watch(),
+        ends: OnceLock::new(),
+        ended: OnceLock::new(),
+        upstream_bytes: AtomicU64::new(0),
+        expected_bytes: OnceLock::new(),
+    });
+    let stream = match upstream::connect(config, &exchange.watch.tape).await {
         Ok(stream) => stream,
         Err(error) => {
             let trouble = match error.kind() {
@@ -90,12 +97,20 @@ where
         }
     };
 
+    if let Some(ends) = case::ends(&stream) {
+        // Set nowhere else.
+        let _ = exchange.ends.set(ends);
+    }
     let (outcome, told) = oneshot::channel();
-    let response = async {
-        let mut sender =
-            upstream::start(stream, has_body, Arc::clone(&exchange), shared, told).await?;
-        sender.send_request(Request::from_parts(head, body)).await
-    };
+    let request = Request::from_parts(head, body);
+    let response = upstream::send(
+        request,
+        has_body,
+        stream,
+        Arc::clone(&exchange),
+        shared,
+        told,
+    );
     match response.await {
         Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
             // Nobody asked for it: Upgrade is not forwarded.

@@ -7,6 +7,7 @@
 //! `forward` turns a request into an exchange; `upstream` makes the connection, drives it and watches it to
 //! its end; `relay` hands the response on and never lets a cut one look whole; `report` counts and logs.
 
+mod case;
 mod client;
 mod client_io;
 mod config;
@@ -22,6 +23,7 @@ use std::io;
 use std::sync::Arc;
 
 use rstlab_wire::accept;
+use rstlab_witness::Witness;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -31,7 +33,8 @@ pub use report::{Stats, Summary};
 
 /// Serves `listener` until `stop` is cancelled, then finishes what runs, ten seconds at most.
 ///
-/// Counts into `stats`, which may be read at any time, and logs the summary at the end.
+/// Counts into `stats`, which may be read at any time, and logs the summary at the end. `witness` says of each
+/// connection that was reset why.
 ///
 /// # Errors
 /// The listener fails for good.
@@ -39,6 +42,7 @@ pub async fn run(
     listener: TcpListener,
     config: Config,
     stats: Arc<Stats>,
+    witness: Witness,
     stop: CancellationToken,
 ) -> io::Result<()> {
     // A client, its upstream connection, and one that is watched after its response.
@@ -47,6 +51,7 @@ pub async fn run(
     let shared = Arc::new(upstream::Shared::new(
         config,
         Arc::clone(&stats),
+        witness,
         tasks.clone(),
         capacity,
     ));

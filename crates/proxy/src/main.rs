@@ -4,7 +4,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Parser as _;
-use rstlab_cli::{EXIT_USAGE, block_on, check_health, init_log, listen, stop_on_signals};
+use rstlab_cli::{
+    EXIT_USAGE, WitnessOptions, block_on, check_health, init_log, listen, stop_on_signals,
+};
 use rstlab_proxy::{Args, Config, Stats, run};
 
 /// Buffers come and go with each request and cross threads: the C library's allocator makes that dear
@@ -14,7 +16,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let (config, log) = match args.config() {
+    let (config, witness, log) = match args.config() {
         Ok(settings) => settings,
         Err(bad) => {
             eprintln!("rstlab-proxy: {bad}");
@@ -25,7 +27,7 @@ fn main() -> ExitCode {
         check_health(&config.listen)
     } else {
         let _log = init_log(log);
-        block_on(serve(config))
+        block_on(serve(config, &witness))
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -36,16 +38,28 @@ fn main() -> ExitCode {
     }
 }
 
-async fn serve(config: Config) -> anyhow::Result<()> {
+async fn serve(config: Config, witness: &WitnessOptions) -> anyhow::Result<()> {
     let stop = stop_on_signals()?;
     let listener = listen("PROXY_LISTEN", &config.listen).await?;
+    let witness = witness.open(config.upstream_port())?;
     tracing::info!(
         address = %listener.local_addr()?,
         upstream = %config.upstream,
         writes = %config.writes,
         gap = ?config.gap(),
+        witness = %witness.level(),
+        not_more = witness.why_not_more(),
         "listening"
     );
-    run(listener, config, Arc::new(Stats::default()), stop).await?;
+    let served = run(
+        listener,
+        config,
+        Arc::new(Stats::default()),
+        witness.clone(),
+        stop,
+    )
+    .await;
+    witness.close().await;
+    served?;
     Ok(())
 }

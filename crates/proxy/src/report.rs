@@ -1,9 +1,13 @@
 use std::io;
+use std::net::SocketAddr;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use http::Method;
-use rstlab_wire::{Call, Failure, Seen, errno_text};
+use rstlab_cli::grouped;
+use rstlab_wire::{Call, Seen, errno_text};
+use rstlab_witness::{Cause, Known, Side, Verdict, Watch};
 use serde::Serialize;
 
 use crate::trouble::Trouble;
@@ -104,7 +108,15 @@ pub(crate) struct Exchange {
     pub(crate) method: Method,
     pub(crate) path: String,
     pub(crate) upstream: String,
+    /// The connection had carried a request before.
+    pub(crate) reused: bool,
     pub(crate) seen: Seen,
+    /// Watched since before the connection was made, or taken.
+    pub(crate) watch: Watch,
+    /// The connection's ends: theirs, ours.
+    pub(crate) ends: OnceLock<(SocketAddr, SocketAddr)>,
+    /// When the client's part in it was over, on `CLOCK_MONOTONIC`.
+    pub(crate) ended: OnceLock<Duration>,
     /// Body bytes of the response read so far.
     pub(crate) upstream_bytes: AtomicU64,
     /// Body bytes the response announced.
@@ -112,63 +124,64 @@ pub(crate) struct Exchange {
 }
 
 impl Exchange {
-    /// Counts how the exchange ended, and logs it if there is something to tell. Call it once.
-    pub(crate) fn finish(&self, outcome: Outcome, stats: &Stats) {
-        let reset = self.seen.reset();
-        let lost_bytes = match outcome {
-            Outcome::Truncated(_) => self.lost_bytes(),
-            _ => None,
-        };
-        stats.count(reset.is_some(), outcome, lost_bytes);
-        match (reset, outcome) {
-            (Some(failure), _) => self.log_reset(failure, outcome, lost_bytes),
-            (None, Outcome::Truncated(trouble) | Outcome::NoResponse(trouble)) => {
-                self.log_loss(trouble, outcome, lost_bytes);
-            }
-            (None, Outcome::Whole | Outcome::Client) => {}
+    /// Counts how the exchange ended; returns whether there is something to tell. Call it once.
+    pub(crate) fn count(&self, outcome: Outcome, stats: &Stats) -> bool {
+        let reset = self.seen.reset().is_some();
+        stats.count(reset, outcome, self.lost_bytes(outcome));
+        reset || matches!(outcome, Outcome::Truncated(_) | Outcome::NoResponse(_))
+    }
+
+    /// How much of the body came.
+    pub(crate) fn progress(&self) -> String {
+        let came = self.upstream_bytes.load(Ordering::Relaxed);
+        match self.expected_bytes.get() {
+            Some(expected) => format!("{} of {} bytes", grouped(came), grouped(*expected)),
+            None => format!("{} bytes", grouped(came)),
         }
     }
 
-    fn lost_bytes(&self) -> Option<u64> {
+    fn lost_bytes(&self, outcome: Outcome) -> Option<u64> {
         let expected = self.expected_bytes.get()?;
-        Some(expected.saturating_sub(self.upstream_bytes.load(Ordering::Relaxed)))
+        matches!(outcome, Outcome::Truncated(_))
+            .then(|| expected.saturating_sub(self.upstream_bytes.load(Ordering::Relaxed)))
     }
 
     /// The line people grep for.
-    fn log_reset(&self, failure: Failure, outcome: Outcome, lost_bytes: Option<u64>) {
-        let doing = match failure.call {
-            Call::Recv => "reading",
-            Call::Writev => "sending to",
-            Call::SoError => "watching",
+    pub(crate) fn log(&self, outcome: Outcome, verdict: Option<&Verdict>) {
+        let reset = self.seen.reset();
+        let what = match (reset, outcome) {
+            (Some(failure), _) => {
+                let doing = match failure.call {
+                    Call::Recv => "reading",
+                    Call::Writev => "sending to",
+                    Call::SoError => "watching",
+                };
+                format!("{failure} while {doing} upstream")
+            }
+            // A response that is missing without any reset.
+            (None, Outcome::Truncated(trouble) | Outcome::NoResponse(trouble)) => {
+                trouble.text().to_owned()
+            }
+            (None, Outcome::Whole | Outcome::Client) => return,
         };
         tracing::warn!(
             request = self.request,
             method = %self.method,
             path = self.path,
             upstream = %self.upstream,
-            phase = %failure.phase,
+            phase = %reset.map_or_else(|| self.seen.phase(), |failure| failure.phase),
+            reused = self.reused.then_some(true),
             upstream_bytes = self.upstream_bytes.load(Ordering::Relaxed),
             expected_bytes = self.expected_bytes.get(),
-            lost_bytes,
-            harm = %harm(outcome),
-            "{failure} while {doing} upstream"
-        );
-    }
-
-    /// A response that is missing without any reset.
-    fn log_loss(&self, trouble: Trouble, outcome: Outcome, lost_bytes: Option<u64>) {
-        tracing::warn!(
-            request = self.request,
-            method = %self.method,
-            path = self.path,
-            upstream = %self.upstream,
-            phase = %self.seen.phase(),
-            upstream_bytes = self.upstream_bytes.load(Ordering::Relaxed),
-            expected_bytes = self.expected_bytes.get(),
-            lost_bytes,
-            harm = %harm(outcome),
-            "{}",
-            trouble.text()
+            lost_bytes = self.lost_bytes(outcome),
+            harm = %outcome.harm(),
+            cause = verdict.map(|it| display(it.cause)),
+            known = verdict.map(|it| display(it.known)),
+            sent_by = verdict.and_then(|it| it.sent_by).map(name_of).map(display),
+            reason = verdict.and_then(|it| it.reason.as_ref()).map(display),
+            unread_bytes = verdict.and_then(|it| it.unread_bytes),
+            disagreement = verdict.and_then(|it| it.disagreement.as_deref()),
+            "{what}"
         );
     }
 
@@ -181,22 +194,47 @@ impl Exchange {
             // The name did not resolve.
             None => error.to_string(),
         };
+        // The answer to a SYN was a RST; which one, the kernel could only say of a known port.
+        let refused = error.kind() == io::ErrorKind::ConnectionRefused;
         tracing::warn!(
             request = self.request,
             method = %self.method,
             path = self.path,
             upstream = %self.upstream,
-            harm = %harm(outcome),
+            harm = %outcome.harm(),
+            cause = refused.then_some(display(Cause::Refused)),
+            known = refused.then_some(display(Known::Inferred)),
             "{what} while connecting to upstream"
         );
     }
 }
 
-fn harm(outcome: Outcome) -> &'static str {
-    match outcome {
-        Outcome::Whole | Outcome::Client => "none",
-        Outcome::Truncated(_) => "truncated",
-        Outcome::NoResponse(_) => "no-response",
+/// The ends of an upstream connection, as people who read a proxy's log call them.
+fn name_of(side: Side) -> &'static str {
+    match side {
+        Side::Client => "proxy",
+        Side::Server => "upstream",
+    }
+}
+
+impl Outcome {
+    /// What the client got, as a record has it.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Outcome::Whole => "whole",
+            Outcome::Truncated(_) => "truncated",
+            Outcome::NoResponse(_) => "no-response",
+            Outcome::Client => "client-left",
+        }
+    }
+
+    /// What it means for the client.
+    pub(crate) fn harm(self) -> &'static str {
+        match self {
+            Outcome::Whole | Outcome::Client => "none",
+            Outcome::Truncated(_) => "truncated",
+            Outcome::NoResponse(_) => "no-response",
+        }
     }
 }
 
@@ -207,7 +245,11 @@ pub(crate) fn exchange_for_tests(received: u64, expected: Option<u64>) -> Exchan
         method: Method::POST,
         path: "/".to_owned(),
         upstream: "u:1".to_owned(),
+        reused: false,
         seen: Seen::default(),
+        watch: rstlab_witness::Witness::default().watch(),
+        ends: OnceLock::new(),
+        ended: OnceLock::new(),
         upstream_bytes: AtomicU64::new(received),
         expected_bytes: OnceLock::new(),
     };
@@ -228,18 +270,18 @@ mod tests {
 
         let harmless = exchange_for_tests(600, Some(600));
         harmless.seen.failed(Call::Recv, &reset());
-        harmless.finish(Outcome::Whole, &stats);
+        harmless.count(Outcome::Whole, &stats);
 
         let cut = exchange_for_tests(200, Some(600));
         cut.seen.failed(Call::Recv, &reset());
-        cut.finish(Outcome::Truncated(Trouble::Reset), &stats);
+        cut.count(Outcome::Truncated(Trouble::Reset), &stats);
 
         let cut_by_fin = exchange_for_tests(100, Some(600));
-        cut_by_fin.finish(Outcome::Truncated(Trouble::Closed), &stats);
+        cut_by_fin.count(Outcome::Truncated(Trouble::Closed), &stats);
 
         let missing = exchange_for_tests(0, None);
-        missing.finish(Outcome::NoResponse(Trouble::Closed), &stats);
-        exchange_for_tests(0, None).finish(Outcome::Client, &stats);
+        missing.count(Outcome::NoResponse(Trouble::Closed), &stats);
+        exchange_for_tests(0, None).count(Outcome::Client, &stats);
 
         assert_eq!(
             stats.summary(),

@@ -2,9 +2,12 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::{Request, Response};
+use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use rstlab_wire::{Call, ReadOn, Seen, Sensor, SplitWrites, Stall};
+use rstlab_wire::{Call, ReadOn, Sensor, SplitWrites, Stall, SysCall, Tape, monotonic_now};
+use rstlab_witness::Witness;
 use socket2::SockRef;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
@@ -29,20 +32,24 @@ const READ_BUFFER_BYTES: usize = 128 * 1024;
 pub(crate) struct Shared {
     pub(crate) config: Config,
     pub(crate) stats: Arc<Stats>,
-    tasks: TaskTracker,
-    watchers: Semaphore,
+    /// Says why a connection was reset.
+    pub(crate) witness: Witness,
+    pub(crate) tasks: TaskTracker,
+    pub(crate) watchers: Semaphore,
 }
 
 impl Shared {
     pub(crate) fn new(
         config: Config,
         stats: Arc<Stats>,
+        witness: Witness,
         tasks: TaskTracker,
         watchers: usize,
     ) -> Self {
         Self {
             config,
             stats,
+            witness,
             tasks,
             watchers: Semaphore::new(watchers),
         }
@@ -55,33 +62,41 @@ type Io = TokioIo<SplitWrites<ReadOn<Stall<Sensor<TcpStream>>>>>;
 ///
 /// # Errors
 /// Refused, unreachable, unresolvable, or [`io::ErrorKind::TimedOut`].
-pub(crate) async fn connect(config: &Config) -> io::Result<TcpStream> {
+pub(crate) async fn connect(config: &Config, tape: &Tape) -> io::Result<TcpStream> {
+    let began = tape.begin();
     let connect = TcpStream::connect(&config.upstream);
     let stream = timeout(config.connect_timeout, connect)
         .await
         .map_err(|_| rustix::io::Errno::TIMEDOUT)??;
+    tape.note(began, SysCall::Connect, Ok(0));
+    let began = tape.begin();
     stream.set_nodelay(true)?;
+    tape.note(began, SysCall::Nodelay, Ok(0));
     Ok(stream)
 }
 
-/// Starts HTTP on a connection and a task that drives it to its end.
+/// Sends a request on a connection, and starts a task that drives the connection to its end.
 ///
-/// The task learns from `outcome` what came of the exchange, watches the connection if the response was
-/// whole, and reports.
-pub(crate) async fn start<B>(
-    stream: TcpStream,
+/// The task learns from `outcome` what came of the exchange. If the response was whole it watches the
+/// connection; then it reports.
+///
+/// # Errors
+/// There is no response.
+pub(crate) async fn send<B>(
+    request: Request<B>,
     has_body: bool,
+    stream: TcpStream,
     exchange: Arc<Exchange>,
     shared: Arc<Shared>,
     outcome: oneshot::Receiver<Outcome>,
-) -> hyper::Result<http1::SendRequest<B>>
+) -> hyper::Result<Response<Incoming>>
 where
     B: http_body::Body<Data = bytes::Bytes> + Send + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let config = &shared.config;
     let seen = exchange.seen.clone();
-    let io = Sensor::new(stream, seen.clone());
+    let io = Sensor::new(stream, seen.clone()).taped(exchange.watch.tape.clone());
     let io = Stall::new(
         io,
         seen.clone(),
@@ -94,13 +109,14 @@ where
         Writes::Split { .. } => SplitWrites::new(io, seen, Duration::ZERO),
         Writes::Joined => SplitWrites::off(io, seen),
     };
-    let (sender, connection) = http1::Builder::new()
+    let (mut sender, connection) = http1::Builder::new()
         .read_buf_exact_size(Some(READ_BUFFER_BYTES))
         .handshake(TokioIo::new(io))
         .await?;
+    let response = sender.send_request(request);
     let tasks = shared.tasks.clone();
     tasks.spawn(drive(connection, outcome, exchange, shared));
-    Ok(sender)
+    response.await
 }
 
 async fn drive<B>(
@@ -123,41 +139,42 @@ async fn drive<B>(
             }
         }
     };
-    let outcome = match (outcome, ended) {
+    // Set nowhere else.
+    let _ = exchange.ended.set(monotonic_now());
+    let outcome = match (outcome, &ended) {
         // The response was cut because the request could not be finished.
         (Outcome::Truncated(_), Some(Err(error)))
-            if matches!(Trouble::of(&error), Trouble::Client(_)) =>
+            if matches!(Trouble::of(error), Trouble::Client(_)) =>
         {
             Outcome::Client
         }
         (outcome, _) => outcome,
     };
+    let slot = match outcome {
+        Outcome::Whole => shared.watchers.try_acquire().ok(),
+        _ => None,
+    };
     let io = connection.into_parts().io.into_inner();
     let stream = io.into_inner().into_inner().into_inner().into_inner();
-    if outcome == Outcome::Whole
-        && let Ok(_slot) = shared.watchers.try_acquire()
-    {
-        watch(stream, &exchange.seen).await;
+    if slot.is_some() {
+        watch(stream, &exchange).await;
     }
-    exchange.finish(outcome, &shared.stats);
+    shared.finish(&exchange, outcome);
 }
 
 /// Waits for what comes after a whole response: FIN, RST, or nothing for a second.
-async fn watch(mut stream: TcpStream, seen: &Seen) {
+pub(crate) async fn watch(stream: TcpStream, exchange: &Exchange) {
+    let (seen, tape) = (&exchange.seen, &exchange.watch.tape);
+    // Tells the account and the tape of every read.
+    let mut watched = Sensor::new(stream, seen.clone()).taped(tape.clone());
     let mut rest = [0; 4096];
-    let end = async {
-        loop {
-            match stream.read(&mut rest).await {
-                Ok(0) => break,
-                Ok(_) => {}
-                Err(error) => return seen.failed(Call::Recv, &error),
-            }
-        }
-    };
-    if timeout(WATCH, end).await.is_ok()
+    let end = async { while matches!(watched.read(&mut rest).await, Ok(1..)) {} };
+    if timeout(WATCH, end).await.is_ok() && seen.failure().is_none() {
         // After a FIN a read says no more than that; a RST that came behind it waits as an error.
-        && let Ok(Some(error)) = SockRef::from(&stream).take_error()
-    {
-        seen.failed(Call::SoError, &error);
+        let began = tape.begin();
+        if let Ok(Some(error)) = SockRef::from(&watched.into_inner()).take_error() {
+            tape.note(began, SysCall::SoError, Err(&error));
+            seen.failed(Call::SoError, &error);
+        }
     }
 }

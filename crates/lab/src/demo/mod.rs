@@ -32,7 +32,7 @@ pub struct Args {
     #[arg(long, default_value = "1ms")]
     gap: String,
 
-    /// Print one JSON object in place of the table (schema/demo.json)
+    /// Print one JSON object in place of the table (crates/lab/schema/demo.json)
     #[arg(long)]
     json: bool,
 }

@@ -1,15 +1,12 @@
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
-use rstlab_proxy::{Stats, Summary};
+use rstlab_proxy::Summary;
 use rstlab_upstream::Mode;
 use rstlab_witness::{Counters, Witness};
 use serde::Serialize;
-use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
 
+use crate::both::Ports;
 use crate::load::{self, Extent, Plan, Report, Target};
 
 /// Size of a request's body: small, as in the story; it comes after the head or not at all.
@@ -115,51 +112,33 @@ impl Row {
         progress: impl Fn(u64) + Sync,
     ) -> anyhow::Result<Outcome> {
         let before = Counters::read()?;
-        let (upstream, upstream_address) = listener().await?;
-        let (proxy, proxy_address) = listener().await?;
-        let stop_upstream = CancellationToken::new();
-        let stop_proxy = CancellationToken::new();
-        let stats = Arc::new(Stats::default());
-
-        let upstream = tokio::spawn(rstlab_upstream::run(
-            upstream,
-            rstlab_upstream::Config {
-                mode: self.mode,
-                max_body: CAP,
-                close_delay: CLOSE_DELAY,
-                ..rstlab_upstream::Config::default()
+        let upstream = rstlab_upstream::Config {
+            mode: self.mode,
+            max_body: CAP,
+            close_delay: CLOSE_DELAY,
+            ..rstlab_upstream::Config::default()
+        };
+        let proxy = rstlab_proxy::Config {
+            writes: if self.joined {
+                rstlab_proxy::Writes::Joined
+            } else {
+                rstlab_proxy::Writes::Split { gap }
             },
-            Witness::default(),
-            stop_upstream.clone(),
-        ));
-        let proxy = tokio::spawn(rstlab_proxy::run(
-            proxy,
-            rstlab_proxy::Config {
-                upstream: upstream_address.to_string(),
-                writes: if self.joined {
-                    rstlab_proxy::Writes::Joined
-                } else {
-                    rstlab_proxy::Writes::Split { gap }
-                },
-                max_body: None,
-                ..rstlab_proxy::Config::default()
-            },
-            Arc::clone(&stats),
-            stop_proxy.clone(),
-        ));
+            max_body: None,
+            ..rstlab_proxy::Config::default()
+        };
+        let both = Ports::open()
+            .await?
+            .start((upstream, Witness::default()), (proxy, Witness::default()))?;
+        let stats = Arc::clone(&both.stats);
         let plan = Plan {
             extent: Extent::Requests(requests),
             connections: CONNECTIONS,
             body_bytes: Some(self.body_bytes),
-            ..Plan::new(Target::from(proxy_address))
+            ..Plan::new(Target::from(both.address))
         };
         let report = load::run(&plan, progress).await;
-
-        // The proxy first: it watches its upstream connections to their end.
-        stop_proxy.cancel();
-        proxy.await.context("the proxy failed")??;
-        stop_upstream.cancel();
-        upstream.await.context("the upstream failed")??;
+        both.stop().await?;
         let counted = Counters::read()? - before;
         Ok(self.outcome(&report, stats.summary(), counted))
     }
@@ -213,12 +192,6 @@ impl Expected {
             }
         }
     }
-}
-
-async fn listener() -> anyhow::Result<(TcpListener, SocketAddr)> {
-    let listener = rstlab_cli::listen("the demonstration", "127.0.0.1:0").await?;
-    let address = listener.local_addr()?;
-    Ok((listener, address))
 }
 
 #[cfg(test)]

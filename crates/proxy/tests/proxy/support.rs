@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use rstlab_proxy::{Config, Stats, Summary, run};
 use rstlab_wire::{HeadEnd, queues};
+use rstlab_witness::Witness;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
@@ -32,7 +33,13 @@ impl Proxy {
         let address = listener.local_addr().unwrap();
         let stats = Arc::new(Stats::default());
         let stop = CancellationToken::new();
-        let running = tokio::spawn(run(listener, config, Arc::clone(&stats), stop.clone()));
+        let running = tokio::spawn(run(
+            listener,
+            config,
+            Arc::clone(&stats),
+            Witness::default(),
+            stop.clone(),
+        ));
         Self {
             address,
             stats,
