@@ -73,6 +73,16 @@ pub struct Args {
     )]
     on_write_error: String,
 
+    /// on: keep up to 32 upstream connections that are idle, 60 s each, for the next requests. A request that
+    /// fails on one is answered with 502, never sent again. off: a fresh connection for each request
+    #[arg(
+        long,
+        alias = "proxy-upstream-keepalive",
+        env = "PROXY_UPSTREAM_KEEPALIVE",
+        default_value = "off"
+    )]
+    upstream_keepalive: String,
+
     /// Time limit for connecting to the upstream, name resolution included; then 504
     #[arg(
         long,
@@ -207,6 +217,8 @@ pub struct Config {
     pub max_body: Option<u64>,
     /// What it does when sending fails with a reset.
     pub on_write_error: OnWriteError,
+    /// Whether it keeps upstream connections for the next requests.
+    pub upstream_keepalive: bool,
     /// Limit for connecting.
     pub connect_timeout: Duration,
     /// Limit between two reads from the upstream.
@@ -280,6 +292,11 @@ impl Config {
                 ("give-up", OnWriteError::GiveUp),
             ],
         );
+        let upstream_keepalive = settings.choice(
+            "PROXY_UPSTREAM_KEEPALIVE",
+            &args.upstream_keepalive,
+            &[("on", true), ("off", false)],
+        );
         let mut limit = |name, value| settings.time_limit(name, value);
         let connect_timeout = limit("PROXY_CONNECT_TIMEOUT", &args.connect_timeout);
         let read_timeout = limit("PROXY_READ_TIMEOUT", &args.read_timeout);
@@ -297,6 +314,7 @@ impl Config {
             },
             max_body: Some(max_body?).filter(|bytes| *bytes > 0),
             on_write_error: on_write_error?,
+            upstream_keepalive: upstream_keepalive?,
             connect_timeout: connect_timeout?,
             read_timeout: read_timeout?,
             send_timeout: send_timeout?,
@@ -317,6 +335,7 @@ impl Default for Config {
             },
             max_body: Some(1024 * 1024),
             on_write_error: OnWriteError::ReadOn,
+            upstream_keepalive: false,
             connect_timeout: Duration::from_secs(5),
             read_timeout: Duration::from_secs(60),
             send_timeout: Duration::from_secs(60),
@@ -347,7 +366,14 @@ mod tests {
 
     #[test]
     fn a_flag_has_its_setting_s_name_too() {
-        let config = config(&["--proxy-gap", "500us", "--proxy-max-body=0"]).unwrap();
+        let config = config(&[
+            "--proxy-gap",
+            "500us",
+            "--proxy-max-body=0",
+            "--proxy-upstream-keepalive=on",
+        ])
+        .unwrap();
+        assert!(config.upstream_keepalive);
         assert_eq!(
             config.writes,
             Writes::Split {
@@ -365,6 +391,7 @@ mod tests {
             "--gap=1",
             "--max-body=big",
             "--on-write-error=retry",
+            "--upstream-keepalive=yes",
             "--read-timeout=0s",
             "--log-format=xml",
         ])
@@ -375,6 +402,7 @@ mod tests {
             "PROXY_GAP",
             "PROXY_MAX_BODY",
             "PROXY_ON_WRITE_ERROR",
+            "PROXY_UPSTREAM_KEEPALIVE=\"yes\"; allowed: on, off",
             "PROXY_READ_TIMEOUT",
             "LOG_FORMAT",
         ] {

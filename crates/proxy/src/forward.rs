@@ -57,7 +57,7 @@ where
     let version = head.version;
     let client = link.peer;
     let config = &shared.config;
-    if let Err(refused) = headers::forward_request(&mut head, link.peer.ip(), &config.upstream) {
+    if let Err(refused) = headers::forward_request(&mut head, link.peer.ip(), config) {
         return refusal(refused);
     }
 
@@ -72,12 +72,13 @@ where
         return answer(Trouble::of(&error), client);
     }
 
+    let kept = shared.take_kept();
     let exchange = Arc::new(Exchange {
         request,
         method: head.method.clone(),
         path: head.uri.path().to_owned(),
         upstream: config.upstream.clone(),
-        reused: false,
+        reused: kept.is_some(),
         seen,
         watch: shared.witness.watch(),
         ends: OnceLock::new(),
@@ -85,7 +86,11 @@ where
         upstream_bytes: AtomicU64::new(0),
         expected_bytes: OnceLock::new(),
     });
-    let stream = match upstream::connect(config, &exchange.watch.tape).await {
+    let connected = match kept {
+        Some(stream) => Ok(stream),
+        None => upstream::connect(config, &exchange.watch.tape).await,
+    };
+    let stream = match connected {
         Ok(stream) => stream,
         Err(error) => {
             let trouble = match error.kind() {

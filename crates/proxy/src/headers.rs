@@ -9,6 +9,8 @@ use http::header::{
 use http::uri::{PathAndQuery, Uri};
 use http::{Method, Version, request};
 
+use crate::config::Config;
+
 /// A request that is not forwarded because of its head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refused {
@@ -30,7 +32,7 @@ pub(crate) enum Refused {
 pub(crate) fn forward_request(
     head: &mut request::Parts,
     client: IpAddr,
-    upstream: &str,
+    config: &Config,
 ) -> Result<(), Refused> {
     check(head)?;
     let wants_trailers = has_token(&head.headers, &TE, "trailers");
@@ -46,7 +48,7 @@ pub(crate) fn forward_request(
             host.and_then(|host| HeaderValue::from_str(host).ok())
         }
         // HTTP/1.0 needs no Host, the request to the upstream does.
-        None if !head.headers.contains_key(HOST) => HeaderValue::from_str(upstream).ok(),
+        None if !head.headers.contains_key(HOST) => HeaderValue::from_str(&config.upstream).ok(),
         None => None,
     };
     if let Some(host) = host {
@@ -73,16 +75,21 @@ pub(crate) fn forward_request(
         HeaderName::from_static("x-forwarded-proto"),
         HeaderValue::from_static("http"),
     );
-    // One connection, one request.
-    let connection = if wants_trailers {
+    if wants_trailers {
         head.headers
             .insert(TE, HeaderValue::from_static("trailers"));
-        "close, te"
-    } else {
-        "close"
+    }
+    // Without "close" the connection persists (RFC 9112 §9.3).
+    let connection = match (config.upstream_keepalive, wants_trailers) {
+        (false, false) => Some("close"),
+        (false, true) => Some("close, te"),
+        (true, false) => None,
+        (true, true) => Some("te"),
     };
-    head.headers
-        .insert(CONNECTION, HeaderValue::from_static(connection));
+    if let Some(connection) = connection {
+        head.headers
+            .insert(CONNECTION, HeaderValue::from_static(connection));
+    }
     Ok(())
 }
 
@@ -194,8 +201,20 @@ mod tests {
     const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 7));
 
     fn forwarded(request: request::Builder) -> Result<request::Parts, Refused> {
+        forwarded_by(request, false)
+    }
+
+    fn forwarded_by(
+        request: request::Builder,
+        upstream_keepalive: bool,
+    ) -> Result<request::Parts, Refused> {
         let (mut head, ()) = request.body(()).unwrap().into_parts();
-        forward_request(&mut head, CLIENT, "upstream:8000").map(|()| head)
+        let config = Config {
+            upstream: "upstream:8000".to_owned(),
+            upstream_keepalive,
+            ..Config::default()
+        };
+        forward_request(&mut head, CLIENT, &config).map(|()| head)
     }
 
     #[test]
@@ -258,6 +277,19 @@ mod tests {
         .unwrap();
         assert_eq!(head.headers["te"], "trailers");
         assert_eq!(head.headers["connection"], "close, te");
+    }
+
+    #[test]
+    fn a_connection_that_is_kept_is_not_announced_to_close() {
+        let get = || {
+            Request::get("/")
+                .header("host", "x")
+                .header("connection", "close")
+        };
+        let head = forwarded_by(get(), true).unwrap();
+        assert!(!head.headers.contains_key("connection"));
+        let head = forwarded_by(get().header("te", "trailers"), true).unwrap();
+        assert_eq!(head.headers["connection"], "te");
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! rstlab-proxy: the nginx of the story.
 //!
-//! Forwards each request over a fresh upstream connection, head and body in two writes, and tells every reset
-//! it meets there: when, how much was lost, and whether it did any harm.
+//! Forwards each request over a fresh upstream connection, or one that was kept, head and body in two writes,
+//! and tells every reset it meets there: when, how much was lost, and whether it did any harm.
 //!
 //! The way of a request: [`run`] accepts; `client` serves the connection with hyper and ends it in stages;
 //! `forward` turns a request into an exchange; `upstream` makes the connection, drives it and watches it to
-//! its end; `relay` hands the response on and never lets a cut one look whole; `report` counts and logs.
+//! its end, or gives it to the `pool` of those that are `kept`; `relay` hands the response on and never lets a
+//! cut one look whole; `report` counts and logs.
 
 mod case;
 mod client;
@@ -13,7 +14,9 @@ mod client_io;
 mod config;
 mod forward;
 mod headers;
+mod kept;
 mod outgoing;
+mod pool;
 mod relay;
 mod report;
 mod trouble;
@@ -46,7 +49,12 @@ pub async fn run(
     stop: CancellationToken,
 ) -> io::Result<()> {
     // A client, its upstream connection, and one that is watched after its response.
-    let capacity = accept::capacity(3, 0);
+    let idle = if config.upstream_keepalive {
+        pool::MOST_IDLE
+    } else {
+        0
+    };
+    let capacity = accept::capacity(3, idle as u64);
     let tasks = TaskTracker::new();
     let shared = Arc::new(upstream::Shared::new(
         config,
@@ -55,6 +63,7 @@ pub async fn run(
         tasks.clone(),
         capacity,
     ));
+    tasks.spawn(kept::watch(Arc::clone(&shared), stop.clone()));
     let served = accept::serve(listener, capacity, stop.clone(), tasks, |stream, peer| {
         client::connection(stream, peer, Arc::clone(&shared), stop.clone())
     })

@@ -49,6 +49,7 @@ async fn serve(config: Config, witness: &WitnessOptions) -> anyhow::Result<()> {
         gap = ?config.gap(),
         witness = %witness.level(),
         not_more = witness.why_not_more(),
+        upstream_keepalive = config.upstream_keepalive.then(|| tracing::field::display("on")),
         "listening"
     );
     let served = run(

@@ -1,5 +1,6 @@
 use std::io;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use http::{Request, Response};
@@ -16,6 +17,7 @@ use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
 use crate::config::{Config, Writes};
+use crate::pool::Pool;
 use crate::report::{Exchange, Outcome, Stats};
 use crate::trouble::Trouble;
 
@@ -36,6 +38,8 @@ pub(crate) struct Shared {
     pub(crate) witness: Witness,
     pub(crate) tasks: TaskTracker,
     pub(crate) watchers: Semaphore,
+    /// Only if upstream connections are kept.
+    pub(crate) pool: Option<Pool>,
 }
 
 impl Shared {
@@ -47,6 +51,7 @@ impl Shared {
         watchers: usize,
     ) -> Self {
         Self {
+            pool: config.upstream_keepalive.then(Pool::default),
             config,
             stats,
             witness,
@@ -77,8 +82,8 @@ pub(crate) async fn connect(config: &Config, tape: &Tape) -> io::Result<TcpStrea
 
 /// Sends a request on a connection, and starts a task that drives the connection to its end.
 ///
-/// The task learns from `outcome` what came of the exchange. If the response was whole it watches the
-/// connection; then it reports.
+/// The task learns from `outcome` what came of the exchange. If the response was whole it gives the connection
+/// to the pool or watches it; then it reports.
 ///
 /// # Errors
 /// There is no response.
@@ -115,12 +120,13 @@ where
         .await?;
     let response = sender.send_request(request);
     let tasks = shared.tasks.clone();
-    tasks.spawn(drive(connection, outcome, exchange, shared));
+    tasks.spawn(drive(connection, sender, outcome, exchange, shared));
     response.await
 }
 
 async fn drive<B>(
     mut connection: http1::Connection<Io, B>,
+    mut sender: http1::SendRequest<B>,
     mut outcome: oneshot::Receiver<Outcome>,
     exchange: Arc<Exchange>,
     shared: Arc<Shared>,
@@ -154,12 +160,45 @@ async fn drive<B>(
         Outcome::Whole => shared.watchers.try_acquire().ok(),
         _ => None,
     };
-    let io = connection.into_parts().io.into_inner();
-    let stream = io.into_inner().into_inner().into_inner().into_inner();
+    let seen = &exchange.seen;
+    let persists = shared.pool.is_some()
+        && slot.is_some()
+        && ended.is_none()
+        && seen.is_request_whole()
+        && persists(&mut connection, &mut sender).await;
+    let parts = connection.into_parts();
+    let stream = parts.io.into_inner();
+    let stream = stream.into_inner().into_inner().into_inner().into_inner();
+    // An answer may come before its request, and bytes that nobody asked for behind it.
+    let in_step = seen.is_head_written() && parts.read_buf.is_empty();
+    if persists && in_step && seen.failure().is_none() {
+        return shared.keep(stream, exchange);
+    }
     if slot.is_some() {
         watch(stream, &exchange).await;
     }
     shared.finish(&exchange, outcome);
+}
+
+/// Whether the connection may carry another request (RFC 9112 §9.3): hyper decides that.
+///
+/// It is ready for one only when the kernel has the whole body (`Buffered::can_headers_buf`). What is left of
+/// that when the response is whole gets as long as a connection is watched.
+async fn persists<B>(
+    connection: &mut http1::Connection<Io, B>,
+    sender: &mut http1::SendRequest<B>,
+) -> bool
+where
+    B: http_body::Body<Data = bytes::Bytes> + Send + Unpin + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let ready = std::future::poll_fn(|cx| {
+        if connection.poll_without_shutdown(cx).is_ready() {
+            return Poll::Ready(false);
+        }
+        sender.poll_ready(cx).map(|ready| ready.is_ok())
+    });
+    timeout(WATCH, ready).await.unwrap_or(false)
 }
 
 /// Waits for what comes after a whole response: FIN, RST, or nothing for a second.

@@ -6,5 +6,7 @@ mod bad_input;
 mod cut;
 mod early_answer;
 mod forwarding;
+mod keepalive;
+mod log;
 mod shutdown;
 mod support;

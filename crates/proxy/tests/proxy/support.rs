@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::log;
 use rstlab_proxy::{Config, Stats, Summary, run};
 use rstlab_wire::{HeadEnd, queues};
 use rstlab_witness::Witness;
@@ -30,6 +31,7 @@ impl Proxy {
     }
 
     pub(crate) fn on(listener: TcpListener, config: Config) -> Self {
+        log::set_up();
         let address = listener.local_addr().unwrap();
         let stats = Arc::new(Stats::default());
         let stop = CancellationToken::new();
