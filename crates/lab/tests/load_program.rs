@@ -47,7 +47,7 @@ async fn json_is_one_object_as_the_schema_says() {
         assert_eq!(output.status.code(), Some(code));
         assert!(output.stderr.is_empty(), "{}", text(&output.stderr));
         let report: Value = serde_json::from_slice(&output.stdout).unwrap();
-        check(&report, &schema, &schema, "");
+        support::schema::check(&report, &schema).unwrap();
         assert_eq!(report["requests"], 5);
         peer.finish().await;
     }
@@ -111,71 +111,4 @@ async fn an_interrupt_ends_the_run_and_the_report_is_printed() {
         (&1.into(), &true.into())
     );
     peer.finish().await;
-}
-
-/// Checks a value against the part of JSON Schema that ours uses; any other keyword is a mistake of the test's.
-fn check(value: &Value, schema: &Value, root: &Value, at: &str) {
-    for (keyword, rule) in schema.as_object().unwrap() {
-        match keyword.as_str() {
-            "$schema" | "$defs" | "title" | "description" => {}
-            "$ref" => {
-                let pointer = rule.as_str().unwrap().strip_prefix('#').unwrap();
-                check(value, root.pointer(pointer).unwrap(), root, at);
-            }
-            "type" => {
-                let types = rule
-                    .as_array()
-                    .map_or(std::slice::from_ref(rule), Vec::as_slice);
-                let fits = types
-                    .iter()
-                    .any(|name| is_of(value, name.as_str().unwrap()));
-                assert!(fits, "{at} is {value}, not {rule}");
-            }
-            "enum" => assert!(rule.as_array().unwrap().contains(value), "{at} is {value}"),
-            "minimum" => assert!(value.as_f64() >= rule.as_f64(), "{at} is {value}"),
-            "required" => {
-                for name in rule.as_array().unwrap() {
-                    let found = value.is_null() || value.get(name.as_str().unwrap()).is_some();
-                    assert!(found, "{at} lacks {name}");
-                }
-            }
-            "additionalProperties" => {
-                assert_eq!(rule, false);
-                let known = schema["properties"].as_object().unwrap();
-                for name in value
-                    .as_object()
-                    .into_iter()
-                    .flat_map(|object| object.keys())
-                {
-                    assert!(known.contains_key(name), "{at}/{name} is not in the schema");
-                }
-            }
-            "properties" => {
-                for (name, rule) in rule.as_object().unwrap() {
-                    if let Some(value) = value.get(name) {
-                        check(value, rule, root, &format!("{at}/{name}"));
-                    }
-                }
-            }
-            "items" => {
-                for (number, value) in value.as_array().into_iter().flatten().enumerate() {
-                    check(value, rule, root, &format!("{at}/{number}"));
-                }
-            }
-            other => panic!("the schema's keyword {other} is not checked"),
-        }
-    }
-}
-
-fn is_of(value: &Value, name: &str) -> bool {
-    match name {
-        "object" => value.is_object(),
-        "array" => value.is_array(),
-        "string" => value.is_string(),
-        "boolean" => value.is_boolean(),
-        "integer" => value.is_u64() || value.is_i64(),
-        "number" => value.is_number(),
-        "null" => value.is_null(),
-        other => panic!("unknown type {other}"),
-    }
 }

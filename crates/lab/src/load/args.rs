@@ -68,7 +68,7 @@ pub struct Args {
     #[arg(long, default_value = "30s", value_name = "TIME")]
     timeout: String,
 
-    /// Print one JSON object instead of text (schema/load.json describes it).
+    /// Print one JSON object instead of text (crates/lab/schema/load.json describes it).
     #[arg(long)]
     json: bool,
 }
@@ -158,7 +158,7 @@ pub fn execute(config: &Config) -> anyhow::Result<ExitCode> {
 }
 
 async fn load(config: &Config) -> anyhow::Result<ExitCode> {
-    let target = Target::resolve(&config.url)
+    let target = Target::resolve(&config.url, config.timeout)
         .await
         .with_context(|| format!("no load for {}", config.url))?;
     let plan = Plan {

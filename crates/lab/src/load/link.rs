@@ -27,7 +27,7 @@ const USER_AGENT: HeaderValue =
     HeaderValue::from_static(concat!("rstlab/", env!("CARGO_PKG_VERSION")));
 
 /// One connection to the server.
-pub(super) struct Link {
+pub(crate) struct Link {
     sender: SendRequest<Fill>,
     driver: Driver,
     seen: Seen,
@@ -37,17 +37,17 @@ pub(super) struct Link {
 
 /// What is known of an exchange so far; it outlives one that is given up.
 #[derive(Debug, Default)]
-pub(super) struct SoFar {
+pub(crate) struct SoFar {
     pub(super) seen: Option<Seen>,
     pub(super) reused: bool,
-    pub(super) status: Option<StatusCode>,
-    pub(super) expected_bytes: Option<u64>,
-    pub(super) body_bytes: u64,
+    pub(crate) status: Option<StatusCode>,
+    pub(crate) expected_bytes: Option<u64>,
+    pub(crate) body_bytes: u64,
 }
 
 impl Link {
     /// Connects.
-    pub(super) async fn open(plan: &Plan) -> io::Result<Self> {
+    pub(crate) async fn open(plan: &Plan) -> io::Result<Self> {
         let stream = TcpStream::connect(plan.target.address).await?;
         // The second of two writes must not wait for the first one's ACK.
         stream.set_nodelay(true)?;
@@ -86,7 +86,7 @@ impl Link {
     }
 
     /// Starts the account of an exchange over it.
-    pub(super) fn so_far(&self) -> SoFar {
+    pub(crate) fn so_far(&self) -> SoFar {
         SoFar {
             seen: Some(self.seen.clone()),
             reused: self.reused,
@@ -98,7 +98,7 @@ impl Link {
     ///
     /// # Errors
     /// The response did not come, or not wholly.
-    pub(super) async fn exchange(&mut self, plan: &Plan, so_far: &mut SoFar) -> hyper::Result<()> {
+    pub(crate) async fn exchange(&mut self, plan: &Plan, so_far: &mut SoFar) -> hyper::Result<()> {
         let response = self.sender.send_request(request(plan));
         let response = self.driver.drive(response).await?;
         so_far.status = Some(response.status());

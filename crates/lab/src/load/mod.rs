@@ -8,7 +8,7 @@
 //! with the wrappers of `rstlab_wire` around it, `outcome` judges, `report` counts.
 
 mod args;
-mod link;
+pub(crate) mod link;
 mod meter;
 mod outcome;
 mod pace;
@@ -27,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 pub use args::{Args, Config, execute};
 pub use report::{Cuts, FailureCount, Latency, Report};
 pub use target::Target;
+pub(crate) use target::Url;
 
 use report::Tally;
 use worker::{Event, Shared, Worker};

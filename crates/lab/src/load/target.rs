@@ -1,9 +1,12 @@
+use std::collections::HashSet;
 use std::net::SocketAddr;
+use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Uri};
-use tokio::net::lookup_host;
+use tokio::net::{TcpStream, lookup_host};
+use tokio::time::timeout;
 
 /// Where requests go: an address, and what stands in the request for it.
 #[derive(Debug, Clone)]
@@ -29,11 +32,11 @@ impl From<SocketAddr> for Target {
 
 /// A URL of the kind that [`Target::resolve`] takes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Url(Uri);
+pub(crate) struct Url(Uri);
 
 impl Url {
     /// An `http://` URL with a host and without a user name.
-    pub(super) fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         let uri: Uri = text.parse().ok()?;
         let authority = uri.authority()?;
         let sound = uri.scheme_str() == Some("http")
@@ -43,6 +46,56 @@ impl Url {
             && (authority.port_u16().is_some() || authority.as_str() == authority.host());
         sound.then_some(Self(uri))
     }
+
+    /// Looks the host up: of its addresses the first that accepts a connection within `limit`.
+    ///
+    /// # Errors
+    /// The name does not resolve, or none of several addresses accepts.
+    pub(crate) async fn address(&self, limit: Duration) -> anyhow::Result<SocketAddr> {
+        let host = self.0.host().unwrap_or_default();
+        let bare = host.trim_start_matches('[').trim_end_matches(']');
+        let found = lookup_host((bare, self.0.port_u16().unwrap_or(80))).await;
+        let found = found.with_context(|| format!("cannot resolve {host}"))?;
+        let accepts = first_that_accepts(found.collect(), limit).await;
+        accepts.with_context(|| format!("cannot connect to {host}"))
+    }
+
+    /// What stands in `Host`.
+    pub(crate) fn authority(&self) -> &str {
+        let authority = self.0.authority();
+        authority.map_or("", |authority| authority.as_str())
+    }
+
+    /// The request target in origin form.
+    pub(crate) fn path(&self) -> PathAndQuery {
+        let path = self.0.path_and_query().cloned();
+        path.unwrap_or_else(|| PathAndQuery::from_static("/"))
+    }
+}
+
+/// An only address is not tried: whoever connects to it says what is wrong there.
+async fn first_that_accepts(
+    mut addresses: Vec<SocketAddr>,
+    limit: Duration,
+) -> anyhow::Result<SocketAddr> {
+    // A name may stand in /etc/hosts twice.
+    let mut seen = HashSet::new();
+    addresses.retain(|address| seen.insert(*address));
+    if let [only] = addresses[..] {
+        return Ok(only);
+    }
+    let mut tried = Vec::new();
+    for address in addresses {
+        match timeout(limit, TcpStream::connect(address)).await {
+            Ok(Ok(_)) => return Ok(address),
+            Ok(Err(error)) => tried.push(format!("{address}: {error}")),
+            Err(_) => tried.push(format!("{address}: no answer within {limit:?}")),
+        }
+    }
+    if tried.is_empty() {
+        bail!("it has no address");
+    }
+    bail!("none of its addresses accepts: {}", tried.join("; "))
 }
 
 impl std::fmt::Display for Url {
@@ -55,25 +108,12 @@ impl Target {
     /// Looks the URL's host up, once for the whole run.
     ///
     /// # Errors
-    /// The name does not resolve.
-    pub(super) async fn resolve(url: &Url) -> anyhow::Result<Self> {
-        let host = url.0.host().unwrap_or_default();
-        let port = url.0.port_u16().unwrap_or(80);
-        let bare = host.trim_start_matches('[').trim_end_matches(']');
-        let address = lookup_host((bare, port))
-            .await
-            .with_context(|| format!("cannot resolve {host}"))?
-            .next()
-            .with_context(|| format!("{host} has no address"))?;
-        let authority = url.0.authority().map_or("", |authority| authority.as_str());
+    /// As [`Url::address`].
+    pub(super) async fn resolve(url: &Url, limit: Duration) -> anyhow::Result<Self> {
         Ok(Self {
-            address,
-            host: HeaderValue::from_str(authority)?,
-            path: url
-                .0
-                .path_and_query()
-                .cloned()
-                .unwrap_or_else(|| PathAndQuery::from_static("/")),
+            address: url.address(limit).await?,
+            host: HeaderValue::from_str(url.authority())?,
+            path: url.path(),
         })
     }
 }
@@ -108,16 +148,41 @@ mod tests {
         }
     }
 
+    const LIMIT: Duration = Duration::from_secs(30);
+
+    #[tokio::test]
+    async fn the_first_address_that_accepts_is_taken() {
+        let listen = async || tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (gone, first, second) = (listen().await, listen().await, listen().await);
+        let [gone_at, first_at, second_at] =
+            [&gone, &first, &second].map(|one| one.local_addr().unwrap());
+        drop(gone);
+        let of = |addresses: &[SocketAddr]| first_that_accepts(addresses.to_vec(), LIMIT);
+        assert_eq!(of(&[gone_at, first_at, second_at]).await.unwrap(), first_at);
+        assert_eq!(of(&[second_at, first_at]).await.unwrap(), second_at);
+        assert_eq!(of(&[gone_at, gone_at]).await.unwrap(), gone_at);
+
+        drop(second);
+        let error = of(&[gone_at, second_at]).await.unwrap_err().to_string();
+        for address in [gone_at, second_at] {
+            assert!(
+                error.contains(&format!("{address}: Connection refused")),
+                "{error}"
+            );
+        }
+        assert!(of(&[]).await.is_err());
+    }
+
     #[tokio::test]
     async fn a_url_becomes_an_address_a_host_and_a_path() {
         let url = Url::parse("http://[::1]:8080/a?b=c").unwrap();
-        let target = Target::resolve(&url).await.unwrap();
+        let target = Target::resolve(&url, LIMIT).await.unwrap();
         assert_eq!(target.address, "[::1]:8080".parse().unwrap());
         assert_eq!(target.host, "[::1]:8080");
         assert_eq!(target.path, "/a?b=c");
 
         let url = Url::parse("http://127.0.0.1").unwrap();
-        let target = Target::resolve(&url).await.unwrap();
+        let target = Target::resolve(&url, LIMIT).await.unwrap();
         assert_eq!(target.address, "127.0.0.1:80".parse().unwrap());
         assert_eq!(
             (target.host, target.path.as_str()),

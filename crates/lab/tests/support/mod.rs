@@ -3,6 +3,8 @@
 // Each test file uses its own part.
 #![allow(dead_code)]
 
+pub(crate) mod schema;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
