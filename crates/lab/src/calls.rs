@@ -9,7 +9,7 @@ use std::time::Duration;
 use rstlab_wire::queues;
 use socket2::{Domain, Socket, Type};
 
-use crate::trace::{Address, Data, Trace};
+use crate::strace::{Address, Data, Trace};
 
 /// Connections the kernel may hold for us, as many as the standard library asks for.
 const BACKLOG: i32 = 128;

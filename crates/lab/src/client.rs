@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use rstlab_cli::Settings;
 
 use crate::calls;
-use crate::trace::Trace;
+use crate::strace::Trace;
 
 /// Time for the connection to come about.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);

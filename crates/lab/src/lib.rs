@@ -3,15 +3,18 @@
 //! [`demo`] is the main job: every mode of the upstream behind the proxy, loaded and counted.
 //! [`server`] and [`client`] are the two programs of the article that describes the bug, [`load`] is a load
 //! generator that says of each response whether it came whole, and if not, what the kernel said. [`watch`] stands
-//! beside any server and explains its resets.
+//! beside any server and explains its resets. [`show`] prints stored records, as [`timeline`] draws them.
 
 mod both;
 mod calls;
+mod captured;
 pub mod client;
 pub mod demo;
 pub mod load;
 mod printable;
 pub mod server;
-mod trace;
+pub mod show;
+mod strace;
+pub mod timeline;
 pub mod watch;
 mod wrapped;

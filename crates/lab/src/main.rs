@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use rstlab_cli::{BadSettings, EXIT_USAGE, Log, LogOptions, Settings, init_log};
-use rstlab_lab::{client, demo, load, server, watch};
+use rstlab_lab::{client, demo, load, server, show, watch};
 
 /// A laboratory for the occasional ECONNRESET between a reverse proxy and an app server.
 // Every value is text: clap would stop at the first bad one, and we name them all.
@@ -41,6 +41,7 @@ enum Command {
     Client(client::Args),
     Load(load::Args),
     Watch(watch::Args),
+    Show(show::Args),
 }
 
 impl Cli {
@@ -62,6 +63,9 @@ impl Cli {
             }
             Command::Watch(args) => {
                 watch::execute(&self.checked(running, "warn", |s| args.config(s))?)
+            }
+            Command::Show(args) => {
+                show::execute(&self.checked(running, "warn", |s| args.config(s))?)
             }
         }
     }

@@ -15,7 +15,7 @@ use anyhow::Context as _;
 use rstlab_cli::Settings;
 
 use crate::calls;
-use crate::trace::Trace;
+use crate::strace::Trace;
 
 /// Connections served at once; the others wait in the kernel's queue.
 const MOST_CONNECTIONS: usize = 1000;
@@ -28,7 +28,7 @@ const PIECE_BYTES: usize = 64 * 1024;
 
 static PIECE: [u8; PIECE_BYTES] = [b'x'; PIECE_BYTES];
 
-/// Sends bytes to every client and closes without reading: the article's server.
+/// Sends bytes to every client and closes without reading: the server of the story, without any HTTP.
 ///
 /// It prints one line for each connection, and runs until it is interrupted. Run `rstlab client --spam`
 /// against it and see the reset, then without --spam and see none.

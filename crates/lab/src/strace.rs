@@ -75,6 +75,15 @@ fn failed(error: &io::Error) -> String {
     }
 }
 
+/// `104 ECONNRESET`
+pub(crate) fn numbered(errno: i32) -> String {
+    let name = name(errno);
+    if name.starts_with("errno") {
+        return name;
+    }
+    format!("{errno} {name}")
+}
+
 /// What the calls of `server` and `client` fail with (`asm-generic/errno.h`); the number for anything else.
 fn name(errno: i32) -> String {
     let name = match errno {

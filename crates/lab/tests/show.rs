@@ -1,0 +1,370 @@
+//! `rstlab show` as a program, beside a directory that recorders fill.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use rstlab_witness::{
+    Cause, Event, Known, Lane, Packet, Process, Reason, Record, Recorder, Role, Side, State, What,
+    conversations, read_pcapng, write_pcapng,
+};
+use serde_json::Value;
+use support::schema::check;
+use tempfile::TempDir;
+
+fn proxy_half() -> Record {
+    Record::from_json(include_str!("../../witness/tests/records/lazy.proxy.json")).unwrap()
+}
+
+fn upstream_half() -> Record {
+    Record::from_json(include_str!(
+        "../../witness/tests/records/lazy.upstream.json"
+    ))
+    .unwrap()
+}
+
+/// The same connection from another port, `later` seconds later.
+fn later(mut record: Record, later: u64) -> Record {
+    record
+        .client
+        .set_port(40_000 + u16::try_from(later).unwrap());
+    record.unix_time += later;
+    for event in &mut record.events {
+        event.at_ns += later * 1_000_000_000;
+    }
+    record
+}
+
+/// A directory with these records of a proxy and of an upstream.
+fn stored(proxy: Vec<Record>, upstream: Vec<Record>) -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    for (role, records) in [(Role::Proxy, proxy), (Role::Upstream, upstream)] {
+        let recorder = Recorder::to_dir(dir.path(), role, 100).unwrap();
+        records.into_iter().for_each(|record| recorder.keep(record));
+    }
+    dir
+}
+
+fn show(dir: &Path, args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_rstlab"))
+        .arg("show")
+        .args(args)
+        .current_dir(dir)
+        .env_remove("LOG")
+        .output()
+        .unwrap()
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap()
+}
+
+fn json(output: &Output) -> Vec<Value> {
+    let lines = text(&output.stdout).lines();
+    lines
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+fn clients(output: &Output) -> Vec<String> {
+    let records = json(output);
+    let client = |record: &Value| record["client"].as_str().unwrap().to_owned();
+    records.iter().map(client).collect()
+}
+
+#[test]
+fn the_two_halves_are_one_picture() {
+    let dir = stored(vec![proxy_half()], vec![upstream_half()]);
+    let output = show(dir.path(), &["."]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert_eq!(
+        text(&output.stdout),
+        include_str!("../src/timeline/lazy.txt")
+    );
+    // The same by the names of the files; one that is named twice is shown once.
+    let [proxy, upstream] =
+        ["proxy", "upstream"].map(|role| format!("127.0.0.1_8000-127.0.0.1_32814.{role}.json"));
+    let named = show(dir.path(), &[&upstream, &proxy, ".", &proxy]);
+    assert_eq!(named.stdout, output.stdout);
+    // What the proxy did is not to be seen in the upstream's half.
+    let half = show(dir.path(), &[&upstream]);
+    let half = text(&half.stdout);
+    assert!(
+        half.contains("TIOCOUTQ = 581,772 unsent") && !half.contains("writev = 22"),
+        "{half}"
+    );
+    assert!(half.contains("known     inferred"), "{half}");
+}
+
+#[test]
+fn json_is_as_the_schema_says_and_can_be_shown_again() {
+    let dir = stored(vec![proxy_half()], vec![upstream_half()]);
+    let output = show(dir.path(), &[".", "--json"]);
+    let [record] = json(&output).try_into().unwrap();
+    let schema: Value = serde_json::from_str(include_str!("../schema/record.json")).unwrap();
+    check(&record, &schema).unwrap();
+    assert_eq!(record["verdict"]["unread_bytes"], 0);
+    assert_eq!(record["verdict"]["known"], "proved");
+    assert_eq!(record["events"].as_array().unwrap().len(), 35);
+    fs::write(dir.path().join("merged"), &output.stdout).unwrap();
+    let again = show(dir.path(), &["merged", "--json"]);
+    assert_eq!(again.stdout, output.stdout);
+}
+
+/// Whatever a record may hold, the schema knows it, and knows what is wrong.
+#[test]
+fn the_schema_knows_every_word() {
+    let schema: Value = serde_json::from_str(include_str!("../schema/record.json")).unwrap();
+    let process = Process { name: None, pid: 7 };
+    let whats = [
+        What::Closed {
+            from: Side::Client,
+            state: State::LastAck,
+            by: process.clone(),
+        },
+        What::Killed { process },
+        What::Reset {
+            from: Side::Client,
+            reason: None,
+            state: Some(State::Other("x".into())),
+        },
+    ];
+    let mut record = proxy_half();
+    record.events.extend(whats.map(|what| Event {
+        at_ns: u64::MAX,
+        lane: Lane::Kernel,
+        what,
+    }));
+    record.verdict.reason = Some(Reason::Other("0x1b".into()));
+    for cause in Cause::ALL {
+        for known in [Known::Inferred, Known::Counted, Known::Proved] {
+            (record.verdict.cause, record.verdict.known) = (cause, known);
+            let value = serde_json::to_value(&record).unwrap();
+            check(&value, &schema).unwrap();
+        }
+    }
+    check(&serde_json::to_value(upstream_half()).unwrap(), &schema).unwrap();
+    let mut value = serde_json::to_value(&record).unwrap();
+    value["events"][3]["flags"] = 7.into();
+    let error = check(&value, &schema).unwrap_err();
+    assert!(error.contains("/events/3"), "{error}");
+}
+
+#[test]
+fn a_broken_file_is_named_and_the_others_are_shown() {
+    let dir = stored(vec![proxy_half()], vec![upstream_half()]);
+    fs::write(
+        dir.path().join("broken.json"),
+        "{\n\"version\": 1,\n\"\x1b[31m\": }",
+    )
+    .unwrap();
+    fs::write(dir.path().join("old.json"), "{\"version\": 0}").unwrap();
+    fs::write(dir.path().join("notes.txt"), "mine").unwrap();
+    let output = show(dir.path(), &["."]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(
+        text(&output.stdout),
+        include_str!("../src/timeline/lazy.txt")
+    );
+    let [broken, old] = text(&output.stderr)
+        .lines()
+        .collect::<Vec<_>>()
+        .try_into()
+        .unwrap();
+    assert!(
+        broken.starts_with("rstlab: ./broken.json: not a record: "),
+        "{broken}"
+    );
+    assert!(
+        broken.contains(" at line 3 column ") && !broken.contains('\x1b'),
+        "{broken}"
+    );
+    assert_eq!(
+        old,
+        "rstlab: ./old.json: a record of version 0; this program reads version 1"
+    );
+}
+
+/// They have no end, or wait for one who writes.
+#[test]
+fn what_is_no_file_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["fifo", "fifo.json", "fifo.pcapng"] {
+        let made = Command::new("mkfifo").arg(dir.path().join(name)).status();
+        assert!(made.unwrap().success());
+        let output = show(dir.path(), &[name]);
+        assert_eq!(output.status.code(), Some(1));
+        let expected = format!("rstlab: {name}: neither a file nor a directory\n");
+        assert_eq!(text(&output.stderr), expected);
+    }
+    let output = show(dir.path(), &["/dev/zero"]);
+    assert!(text(&output.stderr).contains("/dev/zero: neither a file"));
+}
+
+#[test]
+fn nothing_to_show_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = show(dir.path(), &[".", "gone.json"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(
+        text(&output.stderr),
+        "rstlab: .: no records (*.json) in this directory\n\
+         rstlab: gone.json: No such file or directory (os error 2)\n"
+    );
+    let dir = stored(vec![proxy_half()], vec![]);
+    let output = show(dir.path(), &[".", "--cause=killed"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(
+        text(&output.stderr),
+        "rstlab: none of 1 records has the cause killed\n"
+    );
+}
+
+#[test]
+fn the_oldest_comes_first_and_the_newest_can_be_asked_for() {
+    let mut killed = later(proxy_half(), 2);
+    killed.verdict.cause = Cause::Killed;
+    let proxy = vec![later(proxy_half(), 3), later(proxy_half(), 1), killed];
+    let dir = stored(proxy, vec![later(upstream_half(), 3)]);
+    let [first, second, third] = [1, 2, 3].map(|n| format!("127.0.0.1:4000{n}"));
+    let all = show(dir.path(), &[".", "--json"]);
+    assert_eq!(clients(&all), [first, second.clone(), third.clone()]);
+    let last = show(dir.path(), &[".", "--json", "--last=1"]);
+    assert_eq!(clients(&last), [third]);
+    let killed = show(dir.path(), &[".", "--json", "--cause=killed"]);
+    assert_eq!(clients(&killed), [second]);
+    let pages = show(dir.path(), &["."]);
+    assert_eq!(text(&pages.stdout).matches("\n\n\nPOST /\n").count(), 2);
+}
+
+#[test]
+fn halves_of_different_connections_stay_apart() {
+    // The port was in use again, a minute later.
+    let mut upstream = later(upstream_half(), 60);
+    upstream.client = proxy_half().client;
+    let dir = stored(vec![proxy_half()], vec![upstream]);
+    assert_eq!(json(&show(dir.path(), &[".", "--json"])).len(), 2);
+    // Two proxies of the same moment.
+    let other = stored(vec![proxy_half()], vec![]);
+    let other = other.path().to_str().unwrap();
+    let dir = stored(vec![proxy_half()], vec![]);
+    assert_eq!(json(&show(dir.path(), &[".", other, "--json"])).len(), 2);
+}
+
+#[test]
+fn a_picture_is_of_one_record() {
+    let dir = stored(vec![proxy_half(), later(proxy_half(), 1)], vec![]);
+    let output = show(dir.path(), &[".", "--svg=one.svg"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(
+        text(&output.stderr),
+        "rstlab: --svg draws one record, and here are 2: name the files of one, or add --last 1\n"
+    );
+    let output = show(dir.path(), &[".", "--svg=one.svg", "--last=1"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let svg = fs::read_to_string(dir.path().join("one.svg")).unwrap();
+    let document = roxmltree::Document::parse(&svg).unwrap();
+    assert!(svg.contains("proxy 127.0.0.1:40001 → upstream 127.0.0.1:8000"));
+    assert!(
+        document
+            .root_element()
+            .has_tag_name(("http://www.w3.org/2000/svg", "svg"))
+    );
+}
+
+#[test]
+fn bad_settings_are_named_all_at_once() {
+    let output = show(Path::new("."), &[".", "--last=0", "--cause=magic"]);
+    assert_eq!(output.status.code(), Some(2));
+    let error = text(&output.stderr);
+    for part in [
+        "2 bad settings",
+        "--last=\"0\"",
+        "--cause=\"magic\"; allowed: unread-at-close, ",
+    ] {
+        assert!(error.contains(part), "{error}");
+    }
+}
+
+/// The packets of a capture file that `wanted` takes, as a file.
+fn captured(file: &[u8], wanted: impl Fn(&Packet) -> bool) -> Vec<u8> {
+    let path = tempfile::NamedTempFile::new().unwrap();
+    fs::write(path.path(), file).unwrap();
+    let packets = read_pcapng(path.path()).unwrap().into_iter();
+    let found = conversations(packets.filter(wanted).collect());
+    let mut file = Vec::new();
+    write_pcapng(&mut file, &found[0], "").unwrap();
+    file
+}
+
+/// A capture as a recorder leaves it beside a record: here one that `rstlab trace --pcap` wrote.
+#[test]
+fn a_capture_file_is_shown_as_far_as_it_proves_something() {
+    let dir = tempfile::tempdir().unwrap();
+    let capture = include_bytes!("captures/lazy.pcapng");
+    fs::write(dir.path().join("lazy.pcapng"), capture).unwrap();
+    fs::write(
+        dir.path().join("drain"),
+        include_bytes!("captures/drain.pcapng"),
+    )
+    .unwrap();
+    let output = show(dir.path(), &["lazy.pcapng"]);
+    let shown = text(&output.stdout);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    for part in [
+        "◄════════ RST ════════╡",
+        "cause     data-after-close",
+        "known     proved, by the packets",
+    ] {
+        assert!(shown.contains(part), "{shown}");
+    }
+    let [record] = json(&show(dir.path(), &["lazy.pcapng", "--json"]))
+        .try_into()
+        .unwrap();
+    let schema: Value = serde_json::from_str(include_str!("../schema/record.json")).unwrap();
+    check(&record, &schema).unwrap();
+    // Only its RSTs, as `tcpdump 'tcp[tcpflags] & tcp-rst != 0'` leaves them.
+    let resets = captured(capture, |packet| packet.flags.rst());
+    fs::write(dir.path().join("rst.pcapng"), resets).unwrap();
+    let shown = show(dir.path(), &["rst.pcapng"]);
+    for part in [
+        "cause     gone",
+        "known     inferred, nothing that was seen proves it: packets are missing",
+        "RST by    the upstream, ",
+    ] {
+        assert!(
+            text(&shown.stdout).contains(part),
+            "{}",
+            text(&shown.stdout)
+        );
+    }
+    // One that was not reset is shown only to who asks for it.
+    let output = show(dir.path(), &["drain"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("drain: none of 1 connections was reset; --all"));
+    let output = show(dir.path(), &["drain", "lazy.pcapng", "--all"]);
+    assert_eq!(text(&output.stdout).matches("cause     ").count(), 2);
+    assert!(text(&output.stdout).contains("cause     no-reset"));
+    // A directory's captures belong to its records.
+    let output = show(dir.path(), &["."]);
+    assert!(text(&output.stderr).contains("no records"));
+    // Garbage.
+    fs::write(dir.path().join("cut.pcapng"), &capture[..300]).unwrap();
+    fs::write(dir.path().join("other.pcapng"), "no capture").unwrap();
+    for (name, told) in [
+        ("cut.pcapng", "cut.pcapng ends in the middle of block 3"),
+        ("other.pcapng", "other.pcapng is no pcapng file"),
+    ] {
+        let output = show(dir.path(), &[name]);
+        assert_eq!(output.status.code(), Some(1));
+        assert!(
+            text(&output.stderr).contains(told),
+            "{}",
+            text(&output.stderr)
+        );
+    }
+}
