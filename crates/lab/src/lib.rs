@@ -3,7 +3,8 @@
 //! [`demo`] is the main job: every mode of the upstream behind the proxy, loaded and counted.
 //! [`server`] and [`client`] are the two programs of the article that describes the bug, [`load`] is a load
 //! generator that says of each response whether it came whole, and if not, what the kernel said. [`watch`] stands
-//! beside any server and explains its resets. [`show`] prints stored records, as [`timeline`] draws them.
+//! beside any server and explains its resets. [`trace`] sends one request and shows what happened to it, [`show`] prints
+//! stored records, both as [`timeline`] draws them.
 
 mod both;
 mod calls;
@@ -16,5 +17,6 @@ pub mod server;
 pub mod show;
 mod strace;
 pub mod timeline;
+pub mod trace;
 pub mod watch;
 mod wrapped;

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use rstlab_cli::{BadSettings, EXIT_USAGE, Log, LogOptions, Settings, init_log};
-use rstlab_lab::{client, demo, load, server, show, watch};
+use rstlab_lab::{client, demo, load, server, show, trace, watch};
 
 /// A laboratory for the occasional ECONNRESET between a reverse proxy and an app server.
 // Every value is text: clap would stop at the first bad one, and we name them all.
@@ -37,6 +37,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Demo(demo::Args),
+    Trace(trace::Args),
     Server(server::Args),
     Client(client::Args),
     Load(load::Args),
@@ -51,6 +52,9 @@ impl Cli {
             // The proxy in process logs each reset as a warning: here they are the subject.
             Command::Demo(args) => {
                 demo::execute(&self.checked(running, "error", |s| args.config(s))?)
+            }
+            Command::Trace(args) => {
+                trace::execute(&self.checked(running, "error", |s| args.config(s))?)
             }
             Command::Server(args) => {
                 server::execute(&self.checked(running, "warn", |s| args.config(s))?)
