@@ -66,6 +66,18 @@ summary() {
     logs proxy | grep ' summary ' | grep --only-matching --perl-regexp "(?<= $1=)\d+" || fail "no $1 in a summary"
 }
 
+# explained COUNT: whether the proxy told of at least COUNT resets why, with what the upstream told of each through the
+# volume.
+explained() {
+    local cause='cause=(data-after-close|unread-at-close) known=inferred .*unread_bytes=[0-9]'
+    (($(logs proxy | grep --count --extended-regexp "$cause") >= $1))
+}
+
+# show ARGUMENT...: rstlab show, beside the volume with the records.
+show() {
+    compose run --rm --no-deps client rstlab show /records "$@" 2> "$work/show" || fail "$(cat "$work/show")"
+}
+
 # Starts everything with the upstream in this mode.
 up() {
     UPSTREAM_MODE=$1 compose up --detach > "$work/up" 2>&1 || fail "$(cat "$work/up")"
@@ -94,7 +106,7 @@ is_confined() {
 build_on_the_host() {
     echo "no image $base_image: the programs are built on this machine"
     export RSTLAB_BINARIES=$work/image
-    mkdir "$RSTLAB_BINARIES"
+    mkdir --parents "$RSTLAB_BINARIES/records"
     RUSTFLAGS='-C target-feature=+crt-static' cargo build --locked --release --bins --target host-tuple \
         -p rstlab-lab -p rstlab-proxy -p rstlab-upstream
     cp "${CARGO_TARGET_DIR:-target}"/"$(rustc --print host-tuple)"/release/rstlab{,-proxy,-upstream} "$RSTLAB_BINARIES"
@@ -134,13 +146,19 @@ for service in upstream proxy client; do
     is_confined "$service"
 done
 until_true 60 'resets' logged proxy "$reset" 10
+until_true 60 "$requests resets are explained" explained "$requests"
 proxy=$(compose port proxy 8080)
 [[ $proxy == 127.0.0.1:* ]] || fail "the proxy is published on $proxy"
 answer=$(curl --silent --show-error --noproxy '*' --output /dev/null --write-out '%{http_code} %{size_download}' "http://$proxy/")
 [[ $answer == '200 614400' ]] || fail "curl got $answer from $proxy"
 stop
 (($(summary resets) > 0 && $(summary truncated) > 0)) || fail 'no reset and no truncated response in the summary'
-compose down > /dev/null 2>&1
+show --json > "$work/records"
+both=$(grep '"lane":"proxy"' "$work/records" | grep --count '"lane":"upstream"') \
+    || fail "no record has both halves: $(head --lines 2 "$work/records")"
+echo "$both records have both halves; the newest:"
+show --last 1
+compose down --volumes > /dev/null 2>&1
 
 echo "drain: none in $requests requests"
 up drain

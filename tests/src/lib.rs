@@ -3,10 +3,14 @@
 mod client;
 mod ours;
 mod program;
+mod strace;
+mod tracefs;
 
 pub use client::{End, Reply, connect, exchange, post_head, read_reply};
 pub use ours::{Server, binary, proxy, proxy_command, upstream};
 pub use program::{Ended, Program, field};
+pub use strace::strace_calls;
+pub use tracefs::trace_instances;
 
 use std::time::Duration;
 

@@ -171,3 +171,33 @@ fn idle_close_has_nothing_to_race_for_with_a_proxy_that_keeps_no_connection() {
     assert_eq!(run.resets, 0, "{:#?}", run.log);
     all_whole(&run, 200);
 }
+
+#[test]
+fn idle_close_wins_the_race_against_a_proxy_that_keeps_connections() {
+    let upstream = upstream(&[("UPSTREAM_MODE", "idle-close")]);
+    let settings = [("PROXY_UPSTREAM_KEEPALIVE", "on"), ("LOG", "debug")];
+    let mut proxy = proxy(upstream.address, &settings);
+    let get = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    let first = exchange(proxy.address, get).expect("the proxy listens");
+    assert!(first.is_whole() && first.status == Some(200), "{first:?}");
+    proxy.wait_for("upstream connection kept");
+    let second = exchange(proxy.address, get).expect("the proxy listens");
+    assert!(
+        second.is_whole() && second.status == Some(502),
+        "{second:?}"
+    );
+    let line = proxy.wait_for("WARN recv() failed (104: Connection reset by peer)");
+    assert_eq!(field(&line, "request"), Some("2"), "{line}");
+    assert_eq!(field(&line, "phase"), Some("waiting"), "{line}");
+    assert_eq!(field(&line, "reused"), Some("true"), "{line}");
+
+    let proxy = proxy.stop();
+    let counted = ["resets", "harmless", "no_response"].map(|name| proxy.summary(name));
+    assert_eq!(counted, [1, 0, 1]);
+    // One connection, one response, and the second request once.
+    let upstream = upstream.stop();
+    assert_eq!(upstream.count(" closed "), 1, "{:#?}", upstream.log);
+    let closed = upstream.log.iter().find(|line| line.contains(" closed "));
+    let unread = closed.and_then(|line| field(line, "unread_bytes"));
+    assert_ne!(unread, Some("0"));
+}

@@ -76,7 +76,11 @@ fn a_port_in_use_is_one_clear_line_with_exit_code_1() {
 #[test]
 fn a_log_that_nobody_reads_stops_nothing() {
     let mut child = Command::new(binary("rstlab-upstream"))
-        .args(["--listen=127.0.0.1:0", "--response-bytes=1"])
+        .args([
+            "--listen=127.0.0.1:0",
+            "--response-bytes=1",
+            "--witness=sockets",
+        ])
         .env_clear()
         .stderr(Stdio::piped())
         .spawn()
@@ -173,4 +177,19 @@ fn stop_under_load(mode: &str) {
     let error = connect(address).expect_err("nobody listens any more");
     assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
     assert_eq!(upstream.stop().status.code(), Some(0));
+}
+
+/// The process that answers is rstlab-upstream, which lies beside rstlab.
+#[test]
+fn a_trace_shows_a_killed_process() {
+    let Output { status, stdout, .. } = Command::new(binary("rstlab"))
+        .args(["trace", "--mode=kill", "--gap=20ms", "--witness=sockets"])
+        .env_clear()
+        .output()
+        .expect("it starts");
+    let text = String::from_utf8_lossy(&stdout);
+    assert!(status.success(), "{text}");
+    assert!(text.contains("cause     killed."), "{text}");
+    // Of the half that was sent, a RST may take some away.
+    assert!(text.contains("bytes: cut"), "{text}");
 }

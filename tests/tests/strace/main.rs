@@ -57,7 +57,7 @@ struct Traced {
 }
 
 impl Traced {
-    fn start(writes: &str) -> Self {
+    fn start(settings: &[(&str, &str)]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         set_socket_timeout(&listener, Timeout::Recv, Some(LIMIT)).unwrap();
         let directory = TempDir::new().unwrap();
@@ -69,7 +69,7 @@ impl Traced {
         let command = proxy_command(
             &[&strace[..], &[calls], &output].concat(),
             listener.local_addr().unwrap(),
-            &[("PROXY_WRITES", writes)],
+            settings,
         );
         Self {
             proxy: Server::start(command),
@@ -107,9 +107,7 @@ impl Traced {
             .unwrap();
         let peer = upstream.stream.peer_addr().unwrap();
         drop(upstream);
-        client.shutdown(std::net::Shutdown::Write).unwrap();
-        let reply: Reply = read_reply(&mut client);
-        assert!(reply.is_whole() && reply.status == Some(200), "{reply:?}");
+        finish_client(client);
         peer
     }
 
@@ -120,11 +118,7 @@ impl Traced {
             stream,
             body: Vec::new(),
         };
-        while upstream.body_starts_at().is_none() {
-            upstream.read_some();
-        }
-        let at = upstream.body_starts_at().unwrap();
-        upstream.body.drain(..at);
+        upstream.read_head();
         upstream
     }
 
@@ -157,6 +151,16 @@ struct Upstream {
 }
 
 impl Upstream {
+    /// Reads a head, and forgets what came before its end.
+    fn read_head(&mut self) {
+        self.body.clear();
+        while self.body_starts_at().is_none() {
+            self.read_some();
+        }
+        let at = self.body_starts_at().unwrap();
+        self.body.drain(..at);
+    }
+
     fn read_some(&mut self) {
         let mut buf = [0; 65536];
         let bytes = self.stream.read(&mut buf).expect("the proxy sends");
@@ -189,9 +193,16 @@ impl Upstream {
     }
 }
 
+/// The client has sent its request: reads the answer to its end.
+fn finish_client(mut client: TcpStream) {
+    client.shutdown(std::net::Shutdown::Write).unwrap();
+    let reply: Reply = read_reply(&mut client);
+    assert!(reply.is_whole() && reply.status == Some(200), "{reply:?}");
+}
+
 #[test]
 fn split_is_two_writev_whatever_the_framing_and_however_it_arrived() {
-    let traced = Traced::start("split");
+    let traced = Traced::start(&[("PROXY_WRITES", "split")]);
     let mut expected = Vec::new();
     for (head, body, forwarded) in REQUESTS {
         for arrival in [
@@ -217,7 +228,7 @@ fn split_is_two_writev_whatever_the_framing_and_however_it_arrived() {
 
 #[test]
 fn joined_is_one_writev_that_carries_both() {
-    let traced = Traced::start("joined");
+    let traced = Traced::start(&[("PROXY_WRITES", "joined")]);
     let mut expected = Vec::new();
     for (head, body, forwarded) in REQUESTS {
         for arrival in [Arrival::OnePiece, Arrival::ByteByByte, Arrival::TwoPieces] {
@@ -242,7 +253,7 @@ fn a_large_body_follows_its_head_in_writes_of_its_own() {
     let body: Vec<u8> = (0..200_000_u32).map(|at| at as u8).collect();
     let head = "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 200000\r\n\r\n";
     for arrival in [Arrival::OnePiece, Arrival::BodyAfterHeadWasForwarded] {
-        let traced = Traced::start("split");
+        let traced = Traced::start(&[("PROXY_WRITES", "split")]);
         let connection = traced.exchange(head, &body, arrival);
         let mut calls = traced.finish().remove(&connection).unwrap();
         assert!(calls.iter().all(Call::is_writev), "{arrival:?}");
@@ -258,7 +269,7 @@ fn a_large_body_follows_its_head_in_writes_of_its_own() {
 #[test]
 fn a_request_without_a_body_is_one_writev() {
     for writes in ["split", "joined"] {
-        let traced = Traced::start(writes);
+        let traced = Traced::start(&[("PROXY_WRITES", writes)]);
         let connection =
             traced.exchange("GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"", Arrival::OnePiece);
         let calls = &traced.finish()[&connection];
@@ -268,4 +279,44 @@ fn a_request_without_a_body_is_one_writev() {
             "{writes}: {calls:?}"
         );
     }
+}
+
+#[test]
+fn on_a_connection_that_is_kept_each_request_is_split() {
+    let settings = [("PROXY_UPSTREAM_KEEPALIVE", "on"), ("LOG", "debug")];
+    let mut traced = Traced::start(&settings);
+    let mut upstream: Option<Upstream> = None;
+    let get = ("GET / HTTP/1.1\r\nHost: x\r\n\r\n", "", "");
+    let requests = [REQUESTS[0], get, REQUESTS[1], REQUESTS[2]];
+    for (head, body, _) in requests {
+        let mut client = connect(traced.proxy.address).unwrap();
+        client
+            .write_all(format!("{head}{body}").as_bytes())
+            .unwrap();
+        let upstream = match &mut upstream {
+            None => upstream.insert(traced.accept_head()),
+            Some(upstream) => {
+                upstream.read_head();
+                upstream
+            }
+        };
+        upstream.read_rest(head);
+        let response = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+        upstream.stream.write_all(response).unwrap();
+        finish_client(client);
+        traced.proxy.wait_for("upstream connection kept");
+    }
+    let connection = upstream.unwrap().stream.peer_addr().unwrap();
+    let calls = traced.finish().remove(&connection).unwrap();
+    let mut calls = calls.iter();
+    for (head, _, forwarded) in requests {
+        let call = calls.next().expect("a head");
+        assert!(call.is_writev() && call.is_head(), "{head:?}: {call:?}");
+        if !forwarded.is_empty() {
+            let call = calls.next().expect("a body");
+            assert!(call.is_writev(), "{head:?}: {call:?}");
+            assert_eq!(str::from_utf8(&call.bytes), Ok(forwarded), "{head:?}");
+        }
+    }
+    assert_eq!(calls.count(), 0);
 }

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use rstlab_tests::{Program, binary};
+use rstlab_tests::{Program, binary, strace_calls};
 use tempfile::TempDir;
 
 /// What the two do with sockets, and the sleep.
@@ -77,23 +77,8 @@ fn by_us(log: &[String]) -> Vec<String> {
 
 /// The calls in strace's lines, from the first socket on, as far as they returned.
 fn by_strace(trace: &str) -> Vec<String> {
-    let mut unfinished: Vec<(&str, &str)> = Vec::new();
     let mut calls = Vec::new();
-    for line in trace.lines() {
-        let (thread, text) = line.split_once(' ').expect("-f puts the thread first");
-        let text = text.trim_start();
-        if let Some(start) = text.strip_suffix(" <unfinished ...>") {
-            unfinished.push((thread, start));
-            continue;
-        }
-        let text = match text.split_once(" resumed>") {
-            Some((_, rest)) => {
-                let at = unfinished.iter().position(|(of, _)| *of == thread);
-                let (_, start) = unfinished.remove(at.expect("its beginning"));
-                start.to_owned() + rest
-            }
-            None => text.to_owned(),
-        };
+    for text in strace_calls(trace) {
         let returned = text.contains(" = ") && !text.contains(" = ?");
         // The standard library asks others of the terminal.
         if returned && (!text.starts_with("ioctl(") || text.contains("FIONREAD")) {

@@ -1,5 +1,6 @@
-use std::collections::HashMap;
 use std::fmt;
+
+use rstlab_tests::strace_calls;
 
 use crate::HEAD_END;
 
@@ -29,20 +30,8 @@ impl Call {
 
 /// Reads strace's output: the socket's two ends, and what was written to it.
 pub(crate) fn calls(trace: &str) -> Vec<(String, Call)> {
-    let mut unfinished: HashMap<&str, &str> = HashMap::new();
     let mut calls = Vec::new();
-    for line in trace.lines() {
-        let (thread, text) = line.split_once(' ').expect("-f puts the thread first");
-        // In a column: a shorter number is followed by more blanks.
-        let text = text.trim_start();
-        if let Some(start) = text.strip_suffix(" <unfinished ...>") {
-            unfinished.insert(thread, start);
-            continue;
-        }
-        let text = match text.split_once(" resumed>") {
-            Some((_, rest)) => unfinished.remove(thread).unwrap_or("").to_owned() + rest,
-            None => text.to_owned(),
-        };
+    for text in strace_calls(trace) {
         let returned = text.rsplit_once(" = ").map(|(_, value)| value.parse());
         // Failed (EAGAIN), or no call at all (a signal, an exit).
         let Some(Ok(written)) = returned else {
