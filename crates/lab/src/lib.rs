@@ -9,6 +9,7 @@
 mod both;
 mod calls;
 mod captured;
+pub mod check;
 pub mod client;
 pub mod demo;
 pub mod load;
