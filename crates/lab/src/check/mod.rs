@@ -1,10 +1,13 @@
 //! Does a server lose responses? Seen from outside, with no privilege.
 //!
-//! The parts: a `script` says what a client does, `client` plays one on one connection and says how it ended. To
-//! lose bytes on loopback the client's receive buffer is small, it sends everything before it reads, and it starts
-//! to read late: the end of a response then lies with the server when the reset comes.
+//! The parts: a `script` says what a client does, `client` plays one on one connection and says how it ended,
+//! `drain` searches how far the server reads on after an answer. To lose bytes on loopback the client's receive
+//! buffer is small, it sends everything before it reads, and it starts to read late: the end of a response then lies
+//! with the server when the reset comes.
 
 mod client;
+mod drain;
+mod drip;
 mod link;
 mod outcome;
 mod probe;
@@ -16,6 +19,7 @@ mod unconnected;
 
 use std::time::Duration;
 
+pub use drain::{Bound, Drain, Kind};
 pub use outcome::{Model, Outcome};
 pub use probe::{CannotCheck, Plain};
 pub use reasons::ReasonCount;
