@@ -7,12 +7,12 @@ RESPONSE = b"x" * 614_400
 app = Flask(__name__)
 
 
-@app.post("/ignore")
+@app.route("/ignore", methods=["GET", "POST"])
 def ignore():
     return RESPONSE
 
 
-@app.post("/read")
+@app.route("/read", methods=["GET", "POST"])
 def read():
     request.get_data()
     return RESPONSE

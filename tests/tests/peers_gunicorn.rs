@@ -1,4 +1,4 @@
-//! rstlab-proxy in front of real gunicorns.
+//! rstlab-proxy in front of real gunicorns, and rstlab check of them.
 
 #![cfg(feature = "peers")]
 // Helpers of tests, outside of #[test].
@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 
-use rstlab_tests::{Ended, Program, exchange, post_head, proxy};
+use rstlab_tests::{Ended, Program, binary, exchange, post_head, proxy};
 
 const REQUESTS: u64 = 100;
 
@@ -96,5 +96,39 @@ fn a_new_gunicorn_does_not_either_way() {
     for path in ["/ignore", "/read"] {
         let ended = run(NEW, path);
         assert_eq!(ended.summary("resets"), 0, "{:#?}", ended.log);
+    }
+}
+
+/// What `rstlab check` says of the app that ignores bodies, for one size: the exit code and the text.
+fn check(address: SocketAddr, body_bytes: &str) -> (Option<i32>, String) {
+    let output = Command::new(binary("rstlab"))
+        .args(["check", &format!("http://{address}/ignore")])
+        .args(["--body-sizes", body_bytes, "--trials=10"])
+        .args(["--scenario", "body-after-gap"])
+        .env_clear()
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    (output.status.code(), text)
+}
+
+#[test]
+fn check_finds_that_an_old_gunicorn_loses_at_every_size() {
+    let (_gunicorn, address) = gunicorn(OLD);
+    for bytes in ["22", "60000", "200000"] {
+        let (code, text) = check(address, bytes);
+        assert_eq!(code, Some(1), "{bytes} bytes:\n{text}");
+        assert!(text.contains("does not read on"), "{text}");
+    }
+}
+
+#[test]
+fn check_finds_the_bounds_of_a_new_one() {
+    let (_gunicorn, address) = gunicorn(NEW);
+    for (bytes, expected) in [("22", 0), ("60000", 0), ("200000", 1)] {
+        let (code, text) = check(address, bytes);
+        assert_eq!(code, Some(expected), "{bytes} bytes:\n{text}");
+        let bounds = "drains up to 65,536 bytes or for 2.0 s, then resets";
+        assert!(text.contains(bounds), "{text}");
     }
 }

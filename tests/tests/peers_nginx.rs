@@ -1,4 +1,4 @@
-//! The original cast: a real nginx in front of rstlab-upstream.
+//! The original cast: a real nginx in front of rstlab-upstream; and one that speaks TLS, checked.
 
 #![cfg(feature = "peers")]
 // Helpers of tests, outside of #[test].
@@ -12,7 +12,9 @@ use std::process::Command;
 use std::thread::sleep;
 use std::time::Duration;
 
-use rstlab_tests::{Ended, Program, Reply, connect, field, post_head, read_reply, upstream};
+use rstlab_tests::{
+    Ended, Program, Reply, binary, connect, field, post_head, read_reply, upstream,
+};
 use rustix::io::dup;
 use tempfile::TempDir;
 
@@ -29,16 +31,48 @@ struct Nginx {
 }
 
 impl Nginx {
-    fn start(upstream: SocketAddr) -> Self {
+    /// In front of an upstream. Small buffers towards the client: a client that reads nothing soon keeps nginx from
+    /// reading on.
+    fn before(upstream: SocketAddr) -> Self {
+        let directory = TempDir::new().unwrap();
+        let location = format!(
+            "location / {{
+                proxy_pass http://{upstream};
+                proxy_http_version 1.1;
+                proxy_request_buffering off;
+                proxy_max_temp_file_size 0;
+            }}"
+        );
+        Self::start(directory, "sndbuf=16k", &location)
+    }
+
+    /// With TLS on its port, and a certificate of its own.
+    fn with_tls() -> Self {
+        let directory = TempDir::new().unwrap();
+        let made = Command::new("openssl")
+            .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes"])
+            .args(["-subj", "/CN=localhost", "-keyout", "key", "-out", "cert"])
+            .current_dir(&directory)
+            .output()
+            .unwrap();
+        assert!(made.status.success(), "{made:?}");
+        let path = directory.path().display();
+        let keys = format!(
+            "ssl_certificate {path}/cert;
+            ssl_certificate_key {path}/key;"
+        );
+        Self::start(directory, "ssl", &keys)
+    }
+
+    /// `listen` is what stands behind the address there, and `server` what its server holds.
+    fn start(directory: TempDir, listen: &str, server: &str) -> Self {
         // nginx can't say which free port it took, so it inherits a socket that listens already, as it does
         // from its predecessor when it is upgraded (the variable NGINX).
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let inherited = dup(&listener).unwrap();
 
-        let directory = TempDir::new().unwrap();
         let path = directory.path().to_str().unwrap();
-        // Small buffers towards the client: a client that reads nothing soon keeps nginx from reading on.
         let config = format!(
             "daemon off;
             worker_processes 1;
@@ -53,13 +87,8 @@ impl Nginx {
                 uwsgi_temp_path {path}/uwsgi;
                 scgi_temp_path {path}/scgi;
                 server {{
-                    listen {address} sndbuf=16k;
-                    location / {{
-                        proxy_pass http://{upstream};
-                        proxy_http_version 1.1;
-                        proxy_request_buffering off;
-                        proxy_max_temp_file_size 0;
-                    }}
+                    listen {address} {listen};
+                    {server}
                 }}
             }}"
         );
@@ -107,7 +136,7 @@ fn resets(log: &str) -> usize {
 #[test]
 fn lazy_makes_nginx_log_its_104() {
     let upstream = upstream(&[("UPSTREAM_MODE", "lazy")]);
-    let nginx = Nginx::start(upstream.address);
+    let nginx = Nginx::before(upstream.address);
     let mut cut = 0;
     for _ in 0..REQUESTS {
         let reply = body_after_a_gap(nginx.address).unwrap();
@@ -126,7 +155,7 @@ fn lazy_makes_nginx_log_its_104() {
 #[test]
 fn drain_does_not() {
     let upstream = upstream(&[("UPSTREAM_MODE", "drain")]);
-    let nginx = Nginx::start(upstream.address);
+    let nginx = Nginx::before(upstream.address);
     for _ in 0..REQUESTS {
         let reply = body_after_a_gap(nginx.address).unwrap();
         assert!(reply.is_whole() && reply.status == Some(200), "{reply:?}");
@@ -136,4 +165,17 @@ fn drain_does_not() {
     let ended = upstream.stop();
     let whole = |line: &&String| field(line, "body_bytes") == Some("22");
     assert_eq!(ended.log.iter().filter(whole).count(), REQUESTS);
+}
+
+#[test]
+fn check_says_that_nginx_speaks_tls() {
+    let nginx = Nginx::with_tls();
+    let output = Command::new(binary("rstlab"))
+        .args(["check", &format!("http://{}/", nginx.address)])
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.contains("TLS: the port speaks https"), "{stderr}");
+    assert_eq!(output.status.code(), Some(2));
+    nginx.stop();
 }

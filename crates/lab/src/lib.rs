@@ -2,9 +2,10 @@
 //!
 //! [`demo`] is the main job: every mode of the upstream behind the proxy, loaded and counted.
 //! [`server`] and [`client`] are the two programs of the article that describes the bug, [`load`] is a load
-//! generator that says of each response whether it came whole, and if not, what the kernel said. [`watch`] stands
-//! beside any server and explains its resets. [`trace`] sends one request and shows what happened to it, [`show`] prints
-//! stored records, both as [`timeline`] draws them.
+//! generator that says of each response whether it came whole, and if not, what the kernel said. [`check`] says of
+//! any server whether its clients lose responses. [`watch`] stands beside any server and explains its resets.
+//! [`trace`] sends one request and shows what happened to it, [`show`] prints stored records, both as [`timeline`]
+//! draws them.
 
 mod both;
 mod calls;
@@ -13,6 +14,8 @@ pub mod check;
 pub mod client;
 pub mod demo;
 pub mod load;
+mod markdown;
+mod output;
 mod printable;
 pub mod server;
 pub mod show;

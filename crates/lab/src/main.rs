@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use rstlab_cli::{BadSettings, EXIT_USAGE, Log, LogOptions, Settings, init_log};
-use rstlab_lab::{client, demo, load, server, show, trace, watch};
+use rstlab_lab::{check, client, demo, load, server, show, trace, watch};
 
 /// A laboratory for the occasional ECONNRESET between a reverse proxy and an app server.
 // Every value is text: clap would stop at the first bad one, and we name them all.
@@ -41,6 +41,7 @@ enum Command {
     Server(server::Args),
     Client(client::Args),
     Load(load::Args),
+    Check(check::Args),
     Watch(watch::Args),
     Show(show::Args),
 }
@@ -64,6 +65,9 @@ impl Cli {
             }
             Command::Load(args) => {
                 load::execute(&self.checked(running, "warn", |s| args.config(s))?)
+            }
+            Command::Check(args) => {
+                check::execute(&self.checked(running, "warn", |s| args.config(s))?)
             }
             Command::Watch(args) => {
                 watch::execute(&self.checked(running, "warn", |s| args.config(s))?)

@@ -6,12 +6,15 @@
 //! client's receive buffer is small, it sends everything before it reads, and it starts to read late: the end of a
 //! response then lies with the server when the reset comes.
 
+mod args;
 mod budget;
 mod client;
 mod drain;
 mod drip;
 mod engine;
+mod junit;
 mod link;
+mod markdown;
 mod outcome;
 mod probe;
 mod reasons;
@@ -21,6 +24,8 @@ mod scenarios;
 mod script;
 mod sentence;
 mod target;
+mod text;
+pub mod through;
 mod unconnected;
 mod verdict;
 
@@ -30,6 +35,7 @@ use std::time::Duration;
 use budget::Budget;
 use tokio::time::timeout_at;
 
+pub use args::{Args, Config, execute};
 pub use drain::{Bound, Drain, Kind};
 pub use outcome::{Model, Outcome};
 pub use probe::{CannotCheck, Plain};

@@ -1,0 +1,392 @@
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use http::{HeaderName, HeaderValue, Method};
+use rstlab_cli::{EXIT_USAGE, Settings, block_on, stop_on_signals};
+
+use super::target::Target;
+use super::verdict::FailOn;
+use super::{Plan, junit, markdown, run, scenario_names, text, through};
+use crate::load::Url;
+use crate::output::{Output, advance, progress_bar};
+
+/// Most trials of a scenario with a client.
+const MOST_TRIALS: u64 = 10_000;
+
+/// Largest body, and most sizes or gaps.
+const MOST_BODY: u64 = 1024 * 1024 * 1024;
+const MOST_VALUES: usize = 16;
+
+/// Fields that say where a message ends and what becomes of the connection: the scenarios set them.
+const OURS: [&str; 5] = [
+    "connection",
+    "content-length",
+    "expect",
+    "trailer",
+    "transfer-encoding",
+];
+
+/// Says of any HTTP/1.1 server whether its clients lose responses, and why
+///
+/// It sends requests with bodies in every way that a client or a proxy may, and looks what becomes of each
+/// response: whole, cut by a reset, cut without one, none at all. A reset after a whole response is harmless and
+/// said so. Each scenario runs with two clients: one that reads on after a failed write, one that stops there,
+/// as nginx and Envoy do. It needs no privilege.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "To lose bytes where there is no network between, a client here has a receive buffer of 4096 bytes \
+                  (on TCP), sends everything before it reads, and starts reading 4 ms after the first byte came. Ask \
+                  for a path with a large response, over 16 KiB: a small one is never cut on one machine.\n\
+                  Exit codes: 0 nothing was lost (and with --fail-on reset: no reset; with --through: every client \
+                  got the answer), 1 something was, or it was interrupted, 2 bad settings, no connection, no HTTP \
+                  server there, or no time for a trial."
+)]
+pub struct Args {
+    /// An http:// URL, such as http://127.0.0.1:8000/path?query
+    #[arg(required_unless_present = "through")]
+    url: Option<String>,
+
+    /// Method of the requests; get-with-body uses GET.
+    #[arg(long, default_value = "POST")]
+    method: String,
+
+    /// A field added to each request, 'Name: value'; can be given again.
+    #[arg(long, value_name = "FIELD")]
+    header: Vec<String>,
+
+    /// Connect to a unix socket; the URL still says host and path.
+    #[arg(long, value_name = "PATH")]
+    unix: Option<PathBuf>,
+
+    /// Sizes of the requests' bodies; body-large, early-answer and others have their own
+    /// [default: 22,60000; with --through 22,100000,1000000,5000000]
+    #[arg(long, value_name = "BYTES,...")]
+    body_sizes: Option<String>,
+
+    /// Pauses between head and body [default: 500us,2ms,20ms]
+    #[arg(long, value_name = "TIME,...")]
+    gaps: Option<String>,
+
+    /// Trials of each scenario with each client, and at least one of each size and gap; slow ones have fewer, and
+    /// all when the time is up (17 s for each 50)
+    /// [default: 50; with --through 100 of each size]
+    #[arg(long, value_name = "N")]
+    trials: Option<String>,
+
+    /// Run these scenarios only (with the URL before it). Without it, all of them:
+    ///   body-with-head, body-after-gap, body-large, body-trickles, body-chunked,
+    ///   get-with-body, pipelined, keep-alive, expect-continue, http-1.0, early-answer,
+    ///   half-close
+    #[arg(long, value_name = "NAME", num_args = 1.., verbatim_doc_comment)]
+    scenario: Vec<String>,
+
+    /// What makes the exit code 1: truncated (a response or its end was lost) or reset (any reset, too).
+    #[arg(long, default_value = "truncated", value_name = "WHAT")]
+    fail_on: String,
+
+    /// Limit of each trial, the pauses between its writes not counted.
+    #[arg(long, default_value = "5s", value_name = "TIME")]
+    timeout: String,
+
+    /// Check a proxy in place of a server: rstlab is the upstream that it forwards to, answers 401 as soon as it
+    /// has a request's head, and closes. Counts how many clients get that answer while they upload.
+    #[arg(long, value_name = "URL", requires = "upstream_listen")]
+    #[arg(conflicts_with_all = ["url", "gaps", "scenario", "fail_on", "junit"])]
+    through: Option<String>,
+
+    /// Where rstlab listens as the upstream of the proxy, such as 127.0.0.1:9000.
+    #[arg(long, value_name = "ADDRESS", requires = "through")]
+    upstream_listen: Option<String>,
+
+    /// Write the report as JSON (schema/check.json describes it; with --through schema/through.json).
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+
+    /// Write the verdicts as JUnit XML, for CI systems: a scenario is a test.
+    #[arg(long, value_name = "FILE")]
+    junit: Option<PathBuf>,
+
+    /// Write the report as Markdown, for a pull request.
+    #[arg(long, value_name = "FILE")]
+    markdown: Option<PathBuf>,
+
+    /// Print nothing but errors.
+    #[arg(long)]
+    quiet: bool,
+}
+
+/// What the subcommand does.
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub(super) url: Url,
+    unix: Option<PathBuf>,
+    /// Without its target, which has to be looked up.
+    plan: Plan,
+    /// Where the upstream of a proxy under test listens.
+    upstream: Option<String>,
+    fail_on: FailOn,
+    pub(super) json: Option<PathBuf>,
+    junit: Option<PathBuf>,
+    pub(super) markdown: Option<PathBuf>,
+    pub(super) quiet: bool,
+}
+
+impl Config {
+    /// The plan with its target.
+    ///
+    /// # Errors
+    /// The URL's host does not resolve, or none of its addresses accepts a connection.
+    pub(super) async fn plan(&self) -> anyhow::Result<Plan> {
+        let target = Target::resolve(&self.url, self.unix.as_deref(), self.plan.timeout);
+        Ok(Plan {
+            target: target.await?,
+            ..self.plan.clone()
+        })
+    }
+}
+
+impl Args {
+    /// The settings, or `None` if one of them is bad.
+    pub fn config(&self, settings: &mut Settings) -> Option<Config> {
+        let allowed = "an http:// URL with a host and without a user name; TLS is not spoken, so check the plain \
+                       http port behind what ends it";
+        let (name, url) = match &self.through {
+            Some(url) => ("--through", url.as_str()),
+            None => ("URL", self.url.as_deref().unwrap_or_default()),
+        };
+        let url = settings.read(name, url, allowed, Url::parse);
+        let upstream = self.upstream_listen.as_deref();
+        let upstream = upstream.map(|text| settings.host_port("--upstream-listen", text));
+        let nowhere = Target {
+            address: super::Address::Unix(PathBuf::new()),
+            host: String::new(),
+            path: String::new(),
+        };
+        let usual = match self.through {
+            Some(_) => Plan::through(nowhere),
+            None => Plan::new(nowhere),
+        };
+        let method = settings.read("--method", &self.method, "POST, PUT, GET, ...", |text| {
+            let method = Method::from_bytes(text.as_bytes()).ok()?;
+            (method != Method::CONNECT).then(|| method.as_str().to_owned())
+        });
+        let headers = all(self
+            .header
+            .iter()
+            .map(|text| {
+                let allowed = "'Name: value', but none that the scenarios set (Connection, Content-Length, Expect, \
+                               Trailer, Transfer-Encoding)";
+                settings.read("--header", text, allowed, field)
+            }));
+        let sizes = self.body_sizes.as_deref().map(|text| {
+            list(settings, "--body-sizes", text, |settings, text| {
+                let bytes = settings.bytes("--body-sizes", text)?;
+                let allowed = "at most 1GiB";
+                let bytes = bytes.to_string();
+                settings.read("--body-sizes", &bytes, allowed, |text| {
+                    text.parse().ok().filter(|bytes| *bytes <= MOST_BODY)
+                })
+            })
+        });
+        let gaps = self.gaps.as_deref().map(|text| {
+            list(settings, "--gaps", text, |settings, text| {
+                settings.time("--gaps", text)
+            })
+        });
+        let trials = self.trials.as_deref().map(|text| {
+            let allowed = format!("1 to {MOST_TRIALS}");
+            settings.read("--trials", text, &allowed, |text| {
+                text.parse()
+                    .ok()
+                    .filter(|trials| (1..=MOST_TRIALS).contains(trials))
+            })
+        });
+        let names: Vec<_> = scenario_names().map(|name| (name, name)).collect();
+        let chosen = self.scenario.iter();
+        let chosen = all(chosen.map(|text| settings.choice("--scenario", text, &names)));
+        let choices = [("truncated", FailOn::Truncated), ("reset", FailOn::Reset)];
+        let fail_on = settings.choice("--fail-on", &self.fail_on, &choices);
+        let timeout = settings.time_limit("--timeout", &self.timeout);
+
+        Some(Config {
+            url: url?,
+            unix: self.unix.clone(),
+            plan: Plan {
+                method: method?,
+                headers: headers?,
+                body_sizes: sizes.unwrap_or(Some(usual.body_sizes))?,
+                gaps: gaps.unwrap_or(Some(usual.gaps))?,
+                trials: trials.unwrap_or(Some(usual.trials))?,
+                scenarios: chosen?.into_iter().map(str::to_owned).collect(),
+                timeout: timeout?,
+                target: usual.target,
+            },
+            upstream: upstream.map_or(Some(None), |read| read.map(Some))?,
+            fail_on: fail_on?,
+            json: self.json.clone(),
+            junit: self.junit.clone(),
+            markdown: self.markdown.clone(),
+            quiet: self.quiet,
+        })
+    }
+}
+
+/// A field's name and value.
+fn field(text: &str) -> Option<(String, String)> {
+    let (name, value) = text.split_once(':')?;
+    let name = HeaderName::from_bytes(name.trim().as_bytes()).ok()?;
+    let value = HeaderValue::from_str(value.trim()).ok()?;
+    let ours = OURS.contains(&name.as_str());
+    let value = value.to_str().ok()?.to_owned();
+    (!ours).then(|| (name.to_string(), value))
+}
+
+/// Values between commas: at least one, not too many.
+fn list<T>(
+    settings: &mut Settings,
+    name: &str,
+    text: &str,
+    mut read: impl FnMut(&mut Settings, &str) -> Option<T>,
+) -> Option<Vec<T>> {
+    let allowed = format!("1 to {MOST_VALUES} values with commas between");
+    let values = settings.read(name, text, &allowed, |text| {
+        let values: Vec<String> = text.split(',').map(str::to_owned).collect();
+        (values.len() <= MOST_VALUES).then_some(values)
+    })?;
+    all(values.iter().map(|text| read(settings, text)))
+}
+
+/// All values, if none is bad; every one is read, so that every bad one is told.
+fn all<T>(values: impl Iterator<Item = Option<T>>) -> Option<Vec<T>> {
+    let values: Vec<Option<T>> = values.collect();
+    values.into_iter().collect()
+}
+
+/// Checks the server, prints the report, writes the files.
+///
+/// # Errors
+/// A file can't be written, or standard output is closed.
+pub fn execute(config: &Config) -> anyhow::Result<ExitCode> {
+    let checked = block_on(async {
+        let interrupted = async {
+            let stop = stop_on_signals().context("cannot listen for signals")?;
+            stop.cancelled().await;
+            Ok(None)
+        };
+        tokio::select! {
+            // Files are opened before a signal is more than the end: opening a pipe waits for its reader.
+            biased;
+            code = check(config) => code.map(Some),
+            none = interrupted => none,
+        }
+    });
+    match checked {
+        Ok(Some(code)) => Ok(code),
+        Ok(None) => {
+            eprintln!("rstlab: interrupted: no report was made");
+            Ok(ExitCode::FAILURE)
+        }
+        // Nothing was checked, so the exit code must not say that something was lost.
+        Err(error) => {
+            eprintln!("rstlab: {error:#}");
+            Ok(ExitCode::from(EXIT_USAGE))
+        }
+    }
+}
+
+async fn check(config: &Config) -> anyhow::Result<ExitCode> {
+    if let Some(upstream) = &config.upstream {
+        return through::check(config, upstream).await;
+    }
+    let json = Output::create(config.json.as_deref())?;
+    let junit = Output::create(config.junit.as_deref())?;
+    let markdown = Output::create(config.markdown.as_deref())?;
+    let plan = config.plan().await?;
+    let bar = progress_bar(config.quiet, "{bar:40} {pos}/{len} trials, {elapsed}");
+    let report = run(&plan, |done, all| advance(&bar, done, all)).await;
+    bar.finish_and_clear();
+    let report = report?;
+
+    let url = config.url.to_string();
+    json.write(|| Ok(serde_json::to_string_pretty(&report)? + "\n"))?;
+    junit.write(|| junit::junit(&url, &report, config.fail_on))?;
+    markdown.write(|| Ok(markdown::markdown(&url, &report)))?;
+    if !config.quiet {
+        io::stdout().write_all(text::text(&url, &report).as_bytes())?;
+    }
+    let mut scenarios = report.scenarios.iter();
+    Ok(if scenarios.any(|one| config.fail_on.fails(one)) {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn plan(flags: &[&str]) -> Plan {
+        let cli = Cli::try_parse_from([&["check"], flags].concat()).unwrap();
+        let mut settings = Settings::default();
+        let config = cli.args.config(&mut settings);
+        settings.finish(config).unwrap().plan
+    }
+
+    /// What a plan holds by default, as the help writes it.
+    fn written(plan: &Plan) -> [String; 5] {
+        let sizes: Vec<_> = plan.body_sizes.iter().map(u64::to_string).collect();
+        let gaps = plan.gaps.iter().map(|gap| humantime::format_duration(*gap));
+        let gaps: Vec<_> = gaps.map(|gap| gap.to_string()).collect();
+        [
+            plan.method.clone(),
+            sizes.join(","),
+            gaps.join(","),
+            plan.trials.to_string(),
+            humantime::format_duration(plan.timeout).to_string(),
+        ]
+    }
+
+    #[test]
+    fn the_defaults_are_the_plan_s_and_the_help_s() {
+        use clap::CommandFactory as _;
+        let help = Cli::command().render_long_help().to_string();
+        let help: Vec<_> = help.split_whitespace().collect();
+        let help = help.join(" ");
+        let nowhere = || {
+            Plan::new(
+                "127.0.0.1:80"
+                    .parse::<std::net::SocketAddr>()
+                    .unwrap()
+                    .into(),
+            )
+        };
+        let server = written(&nowhere());
+        let proxy = written(&Plan::through(nowhere().target));
+        let through = ["--through", "http://h/", "--upstream-listen", "h:1"];
+        assert_eq!(written(&plan(&["http://h/"])), server);
+        assert_eq!(written(&plan(&through)), proxy);
+
+        let [method, sizes, gaps, trials, timeout] = server;
+        let [_, proxy_sizes, _, proxy_trials, _] = proxy;
+        for part in [
+            format!("[default: {method}]"),
+            format!("[default: {sizes}; with --through {proxy_sizes}]"),
+            format!("[default: {gaps}]"),
+            format!("[default: {trials}; with --through {proxy_trials} of each size]"),
+            format!("[default: {timeout}]"),
+        ] {
+            assert!(help.contains(&part), "{part:?} is missing in:\n{help}");
+        }
+    }
+}
