@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use rstlab_cli::{BadSettings, EXIT_USAGE, Log, LogOptions, Settings, init_log};
-use rstlab_lab::{check, client, demo, load, server, show, trace, watch};
+use rstlab_lab::{check, client, demo, load, matrix, server, show, trace, watch};
 
 /// A laboratory for the occasional ECONNRESET between a reverse proxy and an app server.
 // Every value is text: clap would stop at the first bad one, and we name them all.
@@ -16,7 +16,7 @@ use rstlab_lab::{check, client, demo, load, server, show, trace, watch};
                   Exit codes: 0 all is well, 1 it is not (each command's help says more), 2 bad settings."
 )]
 struct Cli {
-    /// Which log lines to write: error, warn, info, debug, or a tracing filter [default: warn; demo: error]
+    /// Which log lines to write: error, warn, info, debug, or a tracing filter [default: warn; demo, trace: error]
     #[arg(long, env = "LOG", global = true, help_heading = "Log")]
     log: Option<String>,
 
@@ -42,6 +42,7 @@ enum Command {
     Client(client::Args),
     Load(load::Args),
     Check(check::Args),
+    Matrix(matrix::Args),
     Watch(watch::Args),
     Show(show::Args),
 }
@@ -68,6 +69,9 @@ impl Cli {
             }
             Command::Check(args) => {
                 check::execute(&self.checked(running, "warn", |s| args.config(s))?)
+            }
+            Command::Matrix(args) => {
+                matrix::execute(&self.checked(running, "error", |s| args.config(s))?)
             }
             Command::Watch(args) => {
                 watch::execute(&self.checked(running, "warn", |s| args.config(s))?)

@@ -1,0 +1,183 @@
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use rstlab_cli::{EXIT_USAGE, Settings, block_on, stop_on_signals};
+
+use super::file::List;
+use super::{Matrix, STOP_LIMIT, html, markdown, orphans, run, text};
+use crate::output::{Output, advance, progress_bar};
+
+/// Starts each server and proxy of a list, checks it, stops it, and prints one table
+///
+/// A server is checked as `rstlab check URL` does it, a proxy as `rstlab check --through URL` does it, one after the
+/// other. What is started runs in a process group of its own and is stopped again, also on Ctrl-C, together
+/// with what it left in the background.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "The file:\n  \
+        [check]                    # may be left out, as each of its keys\n  \
+        trials = 50                # of each scenario with each client\n  \
+        scenarios = [\"body-large\"] # without it all of them\n  \
+        clients = 100              # of each size, behind a proxy\n\n  \
+        [[server]]                 # or [[proxy]]\n  \
+        name = \"nginx\"\n  \
+        command = [\"nginx\", \"-p\", \"{tmp}\", \"-c\", \"{tmp}/nginx.conf\"]  # in the foreground\n  \
+        files = [\"nginx.conf\"]     # copied to {tmp}, their placeholders filled in\n  \
+        environment = {PORT = \"{port}\"}\n  \
+        directory = \"..\"           # where it runs; relative to the file\n  \
+        port = 8000                # without it a free one is taken\n  \
+        unix = \"{tmp}/socket\"      # in place of a port\n  \
+        path = \"/upload\"           # of the requests; their method is method = \"POST\"\n  \
+        ready = \"/\"                # a GET of it is answered, or \"connect\" (usual for a proxy)\n  \
+        ready_within = \"10s\"\n  \
+        version = [\"nginx\", \"-v\"]\n\n\
+        Placeholders: {port} or {unix}; {tmp}, a directory of its own, with a file `response` of 614,400 bytes; {bin}, \
+        the directory of rstlab itself; for a proxy {upstream}, the address that it shall forward to.\n\
+        Exit codes: 0 the matrix was made, whatever it says, 1 a server or proxy could not be checked (its row says \
+        why) or it was interrupted, 2 bad settings or a bad file.")]
+pub struct Args {
+    /// The list, a TOML file.
+    file: PathBuf,
+
+    /// Write the matrix as JSON (schema/matrix.json describes it).
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+
+    /// Write it as Markdown.
+    #[arg(long, value_name = "FILE")]
+    markdown: Option<PathBuf>,
+
+    /// Write it as an HTML page that needs no other file.
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+
+    /// Only those whose name contains one of these.
+    #[arg(long, value_name = "NAME", num_args = 1..)]
+    only: Vec<String>,
+
+    /// Print nothing but errors.
+    #[arg(long)]
+    quiet: bool,
+}
+
+/// What the subcommand does.
+#[derive(Debug, Clone)]
+pub struct Config {
+    file: PathBuf,
+    json: Option<PathBuf>,
+    markdown: Option<PathBuf>,
+    html: Option<PathBuf>,
+    only: Vec<String>,
+    quiet: bool,
+}
+
+impl Args {
+    /// The settings; the file is read later.
+    pub fn config(&self, _settings: &mut Settings) -> Option<Config> {
+        Some(Config {
+            file: self.file.clone(),
+            json: self.json.clone(),
+            markdown: self.markdown.clone(),
+            html: self.html.clone(),
+            only: self.only.clone(),
+            quiet: self.quiet,
+        })
+    }
+}
+
+/// Makes the matrix, prints it, writes the files.
+///
+/// # Errors
+/// Standard output is closed, a file can't be written, or it was interrupted.
+pub fn execute(config: &Config) -> anyhow::Result<ExitCode> {
+    let prepared = list(config).and_then(|list| Ok((list, Files::create(config)?)));
+    let (list, files) = match prepared {
+        Ok(prepared) => prepared,
+        Err(error) => {
+            eprintln!("rstlab: {error:#}");
+            return Ok(ExitCode::from(EXIT_USAGE));
+        }
+    };
+    let matrix = block_on(make(config, &list))?;
+    files.write(&matrix)?;
+    if !config.quiet {
+        io::stdout().write_all(text::text(&matrix).as_bytes())?;
+    }
+    Ok(if matrix.is_complete() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+async fn make(config: &Config, list: &List) -> anyhow::Result<Matrix> {
+    let stop = stop_on_signals().context("cannot listen for signals")?;
+    let bar = progress_bar(config.quiet, "{msg:44} {bar:30} {elapsed}");
+    let making = run(list, |number, done, all| {
+        let name = list
+            .entries
+            .get(number)
+            .map_or("", |entry| entry.name.as_str());
+        bar.set_message(format!("{} of {}: {name}", number + 1, list.entries.len()));
+        advance(&bar, done, all);
+    });
+    let made = tokio::select! {
+        matrix = making => Some(matrix),
+        () = stop.cancelled() => None,
+    };
+    let left = orphans::end(STOP_LIMIT).await;
+    bar.finish_and_clear();
+    made.with_context(|| match left.first() {
+        None => "interrupted: no table was made, and nothing is left running".to_owned(),
+        Some(process) => format!("interrupted: no table was made, and {process} can't be ended"),
+    })
+}
+
+/// The list, without those that are not asked for.
+fn list(config: &Config) -> anyhow::Result<List> {
+    let file = &config.file;
+    let text =
+        std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let mut list = List::parse(file, &text)?;
+    let names: Vec<_> = list
+        .entries
+        .iter()
+        .map(|entry| entry.name.clone())
+        .collect();
+    let unknown = |part: &&String| !names.iter().any(|name| name.contains(part.as_str()));
+    if let Some(part) = config.only.iter().find(unknown) {
+        anyhow::bail!(
+            "--only {part:?}: no name contains it; there are: {}",
+            names.join("; ")
+        );
+    }
+    if !config.only.is_empty() {
+        let wanted = |name: &str| config.only.iter().any(|part| name.contains(part.as_str()));
+        list.entries.retain(|entry| wanted(&entry.name));
+    }
+    Ok(list)
+}
+
+struct Files {
+    json: Output,
+    markdown: Output,
+    html: Output,
+}
+
+impl Files {
+    fn create(config: &Config) -> anyhow::Result<Self> {
+        Ok(Self {
+            json: Output::create(config.json.as_deref())?,
+            markdown: Output::create(config.markdown.as_deref())?,
+            html: Output::create(config.html.as_deref())?,
+        })
+    }
+
+    fn write(self, matrix: &Matrix) -> anyhow::Result<()> {
+        self.json
+            .write(|| Ok(serde_json::to_string_pretty(matrix)? + "\n"))?;
+        self.markdown.write(|| Ok(markdown::markdown(matrix)))?;
+        self.html.write(|| Ok(html::html(matrix)))
+    }
+}

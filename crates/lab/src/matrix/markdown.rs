@@ -1,0 +1,49 @@
+use super::cells;
+use super::report::Matrix;
+use crate::markdown::{escaped, row};
+
+/// The matrix for a page or a pull request.
+pub(super) fn markdown(matrix: &Matrix) -> String {
+    let mut text = String::new();
+    if !matrix.servers.is_empty() {
+        let scenarios = cells::scenarios(matrix);
+        let numbers = (1..=scenarios.len()).map(|number| number.to_string());
+        let names = ["server", "version", "verdict", "lost", "reads on"].map(str::to_owned);
+        text += &escaped_row(names.into_iter().chain(numbers));
+        text += &escaped_row((0..5 + scenarios.len()).map(|column| match column {
+            0..3 | 4 => ":---".to_owned(),
+            3 => "---:".to_owned(),
+            _ => ":-:".to_owned(),
+        }));
+        for server in &matrix.servers {
+            let marks = server.check.iter().flat_map(|report| &report.scenarios);
+            let marks = marks.map(|scenario| cells::mark(scenario.verdict).to_owned());
+            text += &escaped_row(cells::server(server).into_iter().chain(marks));
+        }
+        text += &format!("\n{}\n\n", cells::legend(matrix));
+    }
+    if !matrix.proxies.is_empty() {
+        let sizes = cells::sizes(matrix);
+        let columns = sizes.len();
+        text += &escaped_row(
+            ["proxy", "version"]
+                .map(str::to_owned)
+                .into_iter()
+                .chain(sizes),
+        );
+        let right = std::iter::repeat_n("---:", columns);
+        text += &escaped_row([":---"; 2].into_iter().chain(right).map(str::to_owned));
+        for proxy in &matrix.proxies {
+            text += &escaped_row(cells::proxy(proxy).into_iter());
+        }
+        text += &format!("\n{}\n\n", cells::PROXIES);
+    }
+    for (name, problem) in cells::problems(matrix) {
+        text += &format!("- {}: {}\n", escaped(&name), escaped(&problem));
+    }
+    text + &format!("\n{}, {:.0} s.\n", matrix.date, matrix.seconds)
+}
+
+fn escaped_row(cells: impl Iterator<Item = String>) -> String {
+    row(&cells.map(|cell| escaped(&cell)).collect::<Vec<_>>())
+}
