@@ -269,19 +269,9 @@ fn all<T>(values: impl Iterator<Item = Option<T>>) -> Option<Vec<T>> {
 /// # Errors
 /// A file can't be written, or standard output is closed.
 pub fn execute(config: &Config) -> anyhow::Result<ExitCode> {
-    let checked = block_on(async {
-        let interrupted = async {
-            let stop = stop_on_signals().context("cannot listen for signals")?;
-            stop.cancelled().await;
-            Ok(None)
-        };
-        tokio::select! {
-            // Files are opened before a signal is more than the end: opening a pipe waits for its reader.
-            biased;
-            code = check(config) => code.map(Some),
-            none = interrupted => none,
-        }
-    });
+    // Opening a pipe waits for its reader: until then a signal is still the end.
+    let checked =
+        Files::create(config).and_then(|files| block_on(until_interrupted(config, files)));
     match checked {
         Ok(Some(code)) => Ok(code),
         Ok(None) => {
@@ -296,13 +286,35 @@ pub fn execute(config: &Config) -> anyhow::Result<ExitCode> {
     }
 }
 
-async fn check(config: &Config) -> anyhow::Result<ExitCode> {
-    if let Some(upstream) = &config.upstream {
-        return through::check(config, upstream).await;
+async fn until_interrupted(config: &Config, files: Files) -> anyhow::Result<Option<ExitCode>> {
+    let stop = stop_on_signals().context("cannot listen for signals")?;
+    tokio::select! {
+        code = check(config, files) => code.map(Some),
+        () = stop.cancelled() => Ok(None),
     }
-    let json = Output::create(config.json.as_deref())?;
-    let junit = Output::create(config.junit.as_deref())?;
-    let markdown = Output::create(config.markdown.as_deref())?;
+}
+
+/// The files that reports are asked for in.
+pub(super) struct Files {
+    pub(super) json: Output,
+    junit: Output,
+    pub(super) markdown: Output,
+}
+
+impl Files {
+    fn create(config: &Config) -> anyhow::Result<Self> {
+        Ok(Self {
+            json: Output::create(config.json.as_deref())?,
+            junit: Output::create(config.junit.as_deref())?,
+            markdown: Output::create(config.markdown.as_deref())?,
+        })
+    }
+}
+
+async fn check(config: &Config, files: Files) -> anyhow::Result<ExitCode> {
+    if let Some(upstream) = &config.upstream {
+        return through::check(config, upstream, files).await;
+    }
     let plan = config.plan().await?;
     let bar = progress_bar(config.quiet, "{bar:40} {pos}/{len} trials, {elapsed}");
     let report = run(&plan, |done, all| advance(&bar, done, all)).await;
@@ -310,9 +322,15 @@ async fn check(config: &Config) -> anyhow::Result<ExitCode> {
     let report = report?;
 
     let url = config.url.to_string();
-    json.write(|| Ok(serde_json::to_string_pretty(&report)? + "\n"))?;
-    junit.write(|| junit::junit(&url, &report, config.fail_on))?;
-    markdown.write(|| Ok(markdown::markdown(&url, &report)))?;
+    files
+        .json
+        .write(|| Ok(serde_json::to_string_pretty(&report)? + "\n"))?;
+    files
+        .junit
+        .write(|| junit::junit(&url, &report, config.fail_on))?;
+    files
+        .markdown
+        .write(|| Ok(markdown::markdown(&url, &report)))?;
     if !config.quiet {
         io::stdout().write_all(text::text(&url, &report).as_bytes())?;
     }

@@ -194,11 +194,11 @@ async fn pour_into(
     settle: Duration,
 ) -> Result<Poured, Kind> {
     let script = script(plan);
-    let Answered { link, .. } = answered(plan, &script, plain).await?;
-    Ok(pour(&link, bytes, settle).await)
+    let Answered { mut link, .. } = answered(plan, &script, plain).await?;
+    Ok(pour(&mut link, bytes, settle).await)
 }
 
-async fn pour(link: &Link, mut left: u64, settle: Duration) -> Poured {
+async fn pour(link: &mut Link, mut left: u64, settle: Duration) -> Poured {
     let piece = [b'x'; 16 * 1024];
     let end = Instant::now() + SEARCH;
     while left > 0 {
@@ -362,7 +362,7 @@ mod tests {
     async fn a_server_that_reads_slowly_is_not_one_that_does_not_read() {
         const BYTES: u64 = 3_000_000;
         let settle = Duration::from_millis(1);
-        let (link, mut server) = pair().await;
+        let (mut link, mut server) = pair().await;
         let reading = async {
             // Some 800 ms: longer than a server may pause.
             let mut buf = vec![0; 8 * 1024];
@@ -371,11 +371,11 @@ mod tests {
             }
         };
         tokio::select! {
-            poured = pour(&link, BYTES, settle) => assert_eq!(poured, Poured::Taken),
+            poured = pour(&mut link, BYTES, settle) => assert_eq!(poured, Poured::Taken),
             () = reading => panic!("it ended"),
         }
-        let (link, _server) = pair().await;
-        assert_eq!(pour(&link, BYTES, settle).await, Poured::Stalled);
+        let (mut link, _server) = pair().await;
+        assert_eq!(pour(&mut link, BYTES, settle).await, Poured::Stalled);
     }
 
     #[test]

@@ -126,7 +126,12 @@ impl Found {
 /// A byte at each of these times after the answer, until a reset comes here or came elsewhere before.
 async fn one(plan: &Plan, plain: &Plain, times: &[Duration], found: &Found) {
     let script = script(plan);
-    let Ok(Answered { link, begun, ended }) = answered(plan, &script, plain).await else {
+    let Ok(Answered {
+        mut link,
+        begun,
+        ended,
+    }) = answered(plan, &script, plain).await
+    else {
         return;
     };
     for time in times {
@@ -146,7 +151,7 @@ async fn one(plan: &Plan, plain: &Plain, times: &[Duration], found: &Found) {
         // The answer ended between `begun` and `ended`: each is on its safe side.
         let sent = ended.elapsed();
         match link.try_write(b"x") {
-            Some(Ok(_)) => match fate(&link).await {
+            Some(Ok(_)) => match fate(&mut link).await {
                 Fate::Read => found.open(sent),
                 Fate::Reset => return found.closed(begun.elapsed()),
                 Fate::Unknown => return,
@@ -166,7 +171,7 @@ enum Fate {
 }
 
 /// Waits for the ACK or the reset of a byte: the write itself succeeds on a connection that the server has closed.
-async fn fate(link: &Link) -> Fate {
+async fn fate(link: &mut Link) -> Fate {
     let round_trip = link.round_trip().min(STALL);
     let sent = Instant::now();
     loop {

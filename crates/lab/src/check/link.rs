@@ -4,9 +4,10 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rstlab_wire::queues;
-use socket2::SockRef;
+use rustix::io::Errno;
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::io::{Interest, Ready};
-use tokio::net::{TcpSocket, TcpStream, UnixStream};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::time::sleep;
 
 use super::target::Address;
@@ -18,6 +19,9 @@ const FULL_QUEUE: Duration = Duration::from_millis(1);
 #[derive(Debug)]
 pub(super) struct Link {
     stream: Stream,
+    /// A reset that came before we saw that we were connected: the next call tells it, as it would have without
+    /// the look.
+    early: Option<io::Error>,
     /// How long the connect took: on TCP, the way there and back.
     round_trip: Duration,
 }
@@ -38,25 +42,16 @@ impl Link {
         receive_buffer: Option<u32>,
     ) -> io::Result<Self> {
         let began = Instant::now();
-        let stream = match address {
+        let (stream, early) = match address {
             Address::Tcp(address) => {
-                let socket = match address {
-                    SocketAddr::V4(_) => TcpSocket::new_v4(),
-                    SocketAddr::V6(_) => TcpSocket::new_v6(),
-                }?;
-                if let Some(bytes) = receive_buffer {
-                    // Before the connect: the window is announced with the SYN.
-                    socket.set_recv_buffer_size(bytes)?;
-                }
-                let stream = socket.connect(*address).await?;
-                // The second of two writes must not wait for the first one's ACK.
-                stream.set_nodelay(true)?;
-                Stream::Tcp(stream)
+                let (stream, early) = tcp(*address, receive_buffer).await?;
+                (Stream::Tcp(stream), early)
             }
-            Address::Unix(path) => Stream::Unix(unix(path).await?),
+            Address::Unix(path) => (Stream::Unix(unix(path).await?), None),
         };
         Ok(Self {
             stream,
+            early,
             round_trip: began.elapsed(),
         })
     }
@@ -88,7 +83,10 @@ impl Link {
     }
 
     /// `None` is a read that would have to wait.
-    pub(super) fn try_read(&self, buf: &mut [u8]) -> Option<io::Result<usize>> {
+    pub(super) fn try_read(&mut self, buf: &mut [u8]) -> Option<io::Result<usize>> {
+        if let Some(error) = self.early.take() {
+            return Some(Err(error));
+        }
         settled(match &self.stream {
             Stream::Tcp(stream) => stream.try_read(buf),
             Stream::Unix(stream) => stream.try_read(buf),
@@ -96,7 +94,10 @@ impl Link {
     }
 
     /// `None` is a write that would have to wait.
-    pub(super) fn try_write(&self, bytes: &[u8]) -> Option<io::Result<usize>> {
+    pub(super) fn try_write(&mut self, bytes: &[u8]) -> Option<io::Result<usize>> {
+        if let Some(error) = self.early.take() {
+            return Some(Err(error));
+        }
         settled(match &self.stream {
             Stream::Tcp(stream) => stream.try_write(bytes),
             Stream::Unix(stream) => stream.try_write(bytes),
@@ -115,8 +116,9 @@ impl Link {
     }
 
     /// Takes the error out of the socket that no call has told yet (`SO_ERROR`).
-    pub(super) fn take_error(&self) -> Option<io::Error> {
-        self.socket().take_error().ok().flatten()
+    pub(super) fn take_error(&mut self) -> Option<io::Error> {
+        let early = self.early.take();
+        early.or_else(|| self.socket().take_error().ok().flatten())
     }
 
     /// Bytes that arrived and were not read.
@@ -145,6 +147,44 @@ impl Link {
     }
 }
 
+/// Connects. A connection that was reset before we looked was made all the same: whether the look or the reset is
+/// first must not decide what is said of the server.
+async fn tcp(
+    address: SocketAddr,
+    receive_buffer: Option<u32>,
+) -> io::Result<(TcpStream, Option<io::Error>)> {
+    let kind = Type::STREAM.nonblocking();
+    let socket = Socket::new(Domain::for_address(address), kind, Some(Protocol::TCP))?;
+    if let Some(bytes) = receive_buffer {
+        // Before the connect: the window is announced with the SYN.
+        socket.set_recv_buffer_size(bytes as usize)?;
+    }
+    // The second of two writes must not wait for the first one's ACK.
+    socket.set_tcp_nodelay(true)?;
+    match socket.connect(&address.into()) {
+        Err(error) if error.raw_os_error() != Some(Errno::INPROGRESS.raw_os_error()) => {
+            return Err(error);
+        }
+        _ => {}
+    }
+    let stream = TcpStream::from_std(socket.into())?;
+    stream.writable().await?;
+    match stream.take_error()? {
+        // To a SYN the answer would have been ECONNREFUSED (tcp_reset in net/ipv4/tcp_input.c).
+        Some(error) if is_reset(&error) => Ok((stream, Some(error))),
+        Some(error) => Err(error),
+        None => Ok((stream, None)),
+    }
+}
+
+/// A reset of a connection that was made; `EPIPE` behind a FIN.
+fn is_reset(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
+    )
+}
+
 /// Connects once the listener's queue has room: without a wait, connect(2) says `EAGAIN` until then.
 async fn unix(path: &Path) -> io::Result<UnixStream> {
     loop {
@@ -165,8 +205,12 @@ fn settled(result: io::Result<usize>) -> Option<io::Result<usize>> {
 
 #[cfg(test)]
 mod tests {
+    use std::future::{Future, poll_fn};
+    use std::task::Poll;
+
+    use socket2::SockAddr;
+
     use super::*;
-    use socket2::{Domain, SockAddr, Socket, Type};
 
     #[tokio::test]
     async fn a_full_queue_is_waited_for() {
@@ -182,5 +226,27 @@ mod tests {
             tokio::join!(Link::connect(&address, None), async { listener.accept() });
         accepted.unwrap();
         second.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_reset_before_we_look_is_told_by_the_next_call() {
+        let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        listener.bind(&any.into()).unwrap();
+        listener.listen(8).unwrap();
+        let address = Address::Tcp(listener.local_addr().unwrap().as_socket().unwrap());
+        let connecting = Link::connect(&address, None);
+        tokio::pin!(connecting);
+        // The handshake is over when the first poll returns; nobody has looked yet.
+        assert!(
+            poll_fn(|context| Poll::Ready(connecting.as_mut().poll(context).is_pending())).await
+        );
+        drop(listener);
+        let mut link = connecting.await.unwrap();
+        let error = link.try_write(b"GET").unwrap().unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+        assert_eq!(link.try_read(&mut [0]).unwrap().unwrap(), 0);
+        let refused = Link::connect(&address, None).await.unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
     }
 }

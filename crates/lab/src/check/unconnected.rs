@@ -62,7 +62,6 @@ mod tests {
             (Errno::NOBUFS, "no memory"),
             (Errno::NOMEM, "no memory"),
             (Errno::CONNREFUSED, "after 7 trials"),
-            (Errno::CONNRESET, "after 7 trials"),
         ] {
             let text = unconnected(&address, errno.into(), Some(7)).to_string();
             assert!(text.contains(part), "{text}");

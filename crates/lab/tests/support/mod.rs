@@ -113,7 +113,7 @@ pub(crate) async fn read_head(stream: &mut TcpStream) -> Option<String> {
     }
 }
 
-/// Reads a head and the body that its Content-Length announces.
+/// Reads a head and the body that its Content-Length announces; `None` is the end of the stream before that.
 pub(crate) async fn read_request(stream: &mut TcpStream) -> Option<(String, usize)> {
     let head = read_head(stream).await?;
     let length = field(&head, "content-length").map_or(0, |value| value.parse().unwrap());
@@ -121,7 +121,7 @@ pub(crate) async fn read_request(stream: &mut TcpStream) -> Option<(String, usiz
     let mut buf = vec![0; 64 * 1024];
     while left > 0 {
         let most = left.min(buf.len());
-        left -= stream.read_exact(&mut buf[..most]).await.unwrap();
+        left -= stream.read_exact(&mut buf[..most]).await.ok()?;
     }
     Some((head, length))
 }

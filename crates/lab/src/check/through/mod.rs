@@ -21,13 +21,13 @@ use tokio_util::sync::CancellationToken;
 
 pub use report::{Report, SizeReport, Untried};
 
-use super::args::Config;
+use super::args::{Config, Files};
 use super::client::{Client, Manner};
 use super::outcome::{Model, Outcome, Trial};
 use super::script::{Head, Script, Step};
 use super::unconnected::unconnected;
 use super::{CannotCheck, Plan};
-use crate::output::{Output, advance, progress_bar};
+use crate::output::{advance, progress_bar};
 
 /// Time for each 100 clients of all sizes: a proxy that answers needs a fraction of it.
 const TIME: Duration = Duration::from_secs(120);
@@ -83,9 +83,11 @@ impl Plan {
 ///
 /// # Errors
 /// Nothing could be checked, or a file can't be written.
-pub(super) async fn check(config: &Config, upstream: &str) -> anyhow::Result<ExitCode> {
-    let json = Output::create(config.json.as_deref())?;
-    let markdown = Output::create(config.markdown.as_deref())?;
+pub(super) async fn check(
+    config: &Config,
+    upstream: &str,
+    files: Files,
+) -> anyhow::Result<ExitCode> {
     let plan = config.plan().await?;
     let listener = TcpListener::bind(upstream).await;
     let listener = listener.with_context(|| format!("cannot listen on {upstream}"))?;
@@ -94,8 +96,10 @@ pub(super) async fn check(config: &Config, upstream: &str) -> anyhow::Result<Exi
     bar.finish_and_clear();
     let report = report?;
     let url = config.url.to_string();
-    json.write(|| Ok(serde_json::to_string_pretty(&report)? + "\n"))?;
-    markdown.write(|| Ok(text::markdown(&url, &report)))?;
+    files
+        .json
+        .write(|| Ok(serde_json::to_string_pretty(&report)? + "\n"))?;
+    files.markdown.write(|| Ok(text::markdown(&url, &report)))?;
     if !config.quiet {
         io::stdout().write_all(text::text(&url, &report).as_bytes())?;
     }
