@@ -95,7 +95,7 @@ pub(super) async fn bytes(plan: &Plan, plain: &Plain, end: Instant) -> Bytes {
         return Bytes { kind, bound: None };
     }
     let deadline = (Instant::now() + SEARCH).min(end);
-    let found = search(plan, plain, settle, deadline).await;
+    let found = search(plan, plain, None, settle, deadline).await;
     let Bytes {
         kind: Kind::ReadsOn,
         bound: Some(bound),
@@ -104,60 +104,58 @@ pub(super) async fn bytes(plan: &Plan, plain: &Plain, end: Instant) -> Bytes {
         return found;
     };
     // A slow moment of the server's may have passed for reading on: what was read must be read again.
+    let patient = settle * 4;
     for _ in 0..2 {
-        let again = pour_into(plan, plain, bound.at_least, settle * 4);
+        let again = pour_into(plan, plain, bound.at_least, patient);
         if let Ok(Ok(Poured::Reset)) = timeout_at(end, again).await {
             let deadline = (deadline + SEARCH).min(end);
-            return search(plan, plain, settle * 8, deadline).await;
+            return search(plan, plain, Some(bound.at_least), patient, deadline).await;
         }
     }
     found
 }
 
-/// Eight times as much, until a reset comes; then halves what lies between.
-async fn search(plan: &Plan, plain: &Plain, settle: Duration, deadline: Instant) -> Bytes {
+/// Eight times as much, until a reset comes; then halves what lies between. `reset` is how much is known to bring
+/// one.
+async fn search(
+    plan: &Plan,
+    plain: &Plain,
+    mut reset: Option<u64>,
+    settle: Duration,
+    deadline: Instant,
+) -> Bytes {
+    let unbounded = |kind| Bytes { kind, bound: None };
     let mut read = 0;
-    let mut reset = None;
-    let mut next = 1;
     loop {
+        let next = match reset {
+            Some(1) => return unbounded(Kind::ResetsAtOnce),
+            Some(reset) if reset - read <= (reset >> 20).max(1) => break,
+            Some(reset) => read + (reset - read) / 2,
+            None if read >= MOST_BYTES => break,
+            None => (read * 8).clamp(1, MOST_BYTES),
+        };
         let poured = pour_into(plan, plain, next, settle);
         let Ok(poured) = timeout_at(deadline, poured).await else {
             // The interval is then a wide one.
             break;
         };
         match poured {
-            Err(kind) => return Bytes { kind, bound: None },
-            Ok(Poured::Stalled) => {
-                let kind = Kind::Holds;
-                return Bytes { kind, bound: None };
-            }
-            Ok(Poured::Reset) if next == 1 => {
-                let kind = Kind::ResetsAtOnce;
-                return Bytes { kind, bound: None };
-            }
+            Err(kind) => return unbounded(kind),
+            Ok(Poured::Stalled) => return unbounded(Kind::Holds),
             Ok(Poured::Reset) => reset = Some(next),
             Ok(Poured::Taken) => read = next,
         }
-        next = match reset {
-            Some(reset) if reset - read <= (reset >> 20).max(1) => break,
-            None if read >= MOST_BYTES => break,
-            Some(reset) => read + (reset - read) / 2,
-            None => (read * 8).min(MOST_BYTES),
-        };
+    }
+    if read == 0 {
+        return unbounded(Kind::NotSearched);
     }
     let bound = Bound {
         at_least: read,
         less_than: reset,
     };
-    match read {
-        0 => Bytes {
-            kind: Kind::NotSearched,
-            bound: None,
-        },
-        _ => Bytes {
-            kind: Kind::ReadsOn,
-            bound: Some(bound),
-        },
+    Bytes {
+        kind: Kind::ReadsOn,
+        bound: Some(bound),
     }
 }
 
