@@ -20,10 +20,13 @@ const POST: &[u8] =
     b"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 22\r\n\r\n\
                       looked at by nobody ..";
 
+/// An upstream that gets no processor for longer finds head and body together, and then it has read both.
+const GAP: &str = "200ms";
+
 /// One request through both programs; the log line of each.
 fn reset(witness: &str, mode: &str) -> [String; 2] {
     let mut upstream = upstream(&[("UPSTREAM_WITNESS", witness), ("UPSTREAM_MODE", mode)]);
-    let settings = [("PROXY_WITNESS", witness), ("PROXY_GAP", "20ms")];
+    let settings = [("PROXY_WITNESS", witness), ("PROXY_GAP", GAP)];
     let mut proxy = proxy(upstream.address, &settings);
     // Cut or whole: the log says.
     let _ = exchange(proxy.address, POST);
@@ -67,7 +70,7 @@ fn a_dual_stack_upstream_is_the_same_one() {
     ]);
     let settings = [
         ("PROXY_WITNESS", "kernel"),
-        ("PROXY_GAP", "20ms"),
+        ("PROXY_GAP", GAP),
         ("PROXY_RECORD", path),
     ];
     let ipv4 = SocketAddr::from(([127, 0, 0, 1], upstream.address.port()));
@@ -168,9 +171,9 @@ fn proxy_and_upstream_share_what_they_know_without_privilege() {
     let upstream = upstream(&[
         ("UPSTREAM_RECORD", path),
         ("UPSTREAM_MODE", "delay"),
-        ("UPSTREAM_CLOSE_DELAY", "100ms"),
+        ("UPSTREAM_CLOSE_DELAY", "600ms"),
     ]);
-    let settings = [("PROXY_RECORD", path), ("PROXY_GAP", "20ms")];
+    let settings = [("PROXY_RECORD", path), ("PROXY_GAP", GAP)];
     let mut proxy = proxy(upstream.address, &settings);
     let _ = exchange(proxy.address, POST);
     let line = proxy.wait_for(" WARN ");
