@@ -9,6 +9,7 @@ use std::path::Path;
 use std::process::Command;
 
 use rstlab_tests::{Ended, Program, binary, exchange, post_head, proxy};
+use serde_json::Value;
 
 const REQUESTS: u64 = 100;
 
@@ -99,26 +100,26 @@ fn a_new_gunicorn_does_not_either_way() {
     }
 }
 
-/// What `rstlab check` says of the app that ignores bodies, for one size: the exit code and the text.
-fn check(address: SocketAddr, body_bytes: &str) -> (Option<i32>, String) {
+/// What `rstlab check` says of the app that ignores bodies, for one size: the exit code and the report.
+fn check(address: SocketAddr, body_bytes: &str) -> (Option<i32>, Value) {
     let output = Command::new(binary("rstlab"))
         .args(["check", &format!("http://{address}/ignore")])
         .args(["--body-sizes", body_bytes, "--trials=10"])
-        .args(["--scenario", "body-after-gap"])
+        .args(["--scenario=body-after-gap", "--quiet", "--json=/dev/stdout"])
         .env_clear()
         .output()
         .unwrap();
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    (output.status.code(), text)
+    let report = serde_json::from_slice(&output.stdout).unwrap();
+    (output.status.code(), report)
 }
 
 #[test]
 fn check_finds_that_an_old_gunicorn_loses_at_every_size() {
     let (_gunicorn, address) = gunicorn(OLD);
     for bytes in ["22", "60000", "200000"] {
-        let (code, text) = check(address, bytes);
-        assert_eq!(code, Some(1), "{bytes} bytes:\n{text}");
-        assert!(text.contains("does not read on"), "{text}");
+        let (code, report) = check(address, bytes);
+        assert_eq!(code, Some(1), "{bytes} bytes:\n{report:#}");
+        assert_eq!(report["drain"]["kind"], "resets-at-once", "{report:#}");
     }
 }
 
@@ -126,9 +127,15 @@ fn check_finds_that_an_old_gunicorn_loses_at_every_size() {
 fn check_finds_the_bounds_of_a_new_one() {
     let (_gunicorn, address) = gunicorn(NEW);
     for (bytes, expected) in [("22", 0), ("60000", 0), ("200000", 1)] {
-        let (code, text) = check(address, bytes);
-        assert_eq!(code, Some(expected), "{bytes} bytes:\n{text}");
-        let bounds = "drains up to 65,536 bytes or for 2.0 s, then resets";
-        assert!(text.contains(bounds), "{text}");
+        let (code, report) = check(address, bytes);
+        assert_eq!(code, Some(expected), "{bytes} bytes:\n{report:#}");
+        let drain = &report["drain"];
+        assert_eq!(drain["kind"], "reads-on", "{report:#}");
+        assert_eq!(drain["bytes"]["at_least"], 65_536, "{report:#}");
+        assert_eq!(drain["bytes"]["less_than"], 65_537, "{report:#}");
+        // 2 s of gunicorn's: it may get the processor later than its deadline.
+        let time = |end: &str| drain["milliseconds"][end].as_u64().unwrap();
+        assert!((1_800..2_200).contains(&time("at_least")), "{report:#}");
+        assert!((1_900..2_300).contains(&time("less_than")), "{report:#}");
     }
 }

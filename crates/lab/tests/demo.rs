@@ -16,7 +16,7 @@ fn demo(args: &[&str]) -> Output {
 /// The gap is long enough for the upstream to read the head alone, on a busy machine too.
 #[test]
 fn every_row_is_as_the_explanation_says() {
-    let output = demo(&["--requests", "40", "--gap", "5ms", "--json"]);
+    let output = demo(&["--requests", "40", "--gap", "20ms", "--json"]);
     let text = String::from_utf8(output.stdout).expect("text");
     let json: Value = serde_json::from_str(&text).expect("JSON");
     assert!(output.status.success(), "{text}");
@@ -60,7 +60,7 @@ fn every_row_is_as_the_explanation_says() {
 
 #[test]
 fn the_table_and_the_sentences_fit_a_terminal() {
-    let output = demo(&["--requests", "8", "--gap", "5ms"]);
+    let output = demo(&["--requests", "8", "--gap", "50ms"]);
     let text = String::from_utf8(output.stdout).expect("text");
     assert!(output.status.success(), "{text}");
     assert!(text.contains("lazy     split "), "{text}");
