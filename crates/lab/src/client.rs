@@ -1,7 +1,7 @@
 //! `rstlab client`: connects, sends a few bytes or none, and reads to the end, whichever end it is.
 
 use std::fmt;
-use std::io::{self, Write};
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -10,6 +10,7 @@ use anyhow::Context as _;
 use rstlab_cli::Settings;
 
 use crate::calls;
+use crate::output::print;
 use crate::strace::Trace;
 
 /// Time for the connection to come about.
@@ -89,7 +90,7 @@ pub fn execute(config: &Config) -> anyhow::Result<ExitCode> {
     let stream = calls::connect(address, CONNECT_LIMIT, trace)
         .with_context(|| format!("cannot connect to {address}"))?;
     let end = observe(stream, config.spam_bytes, trace)?;
-    writeln!(io::stdout(), "{end}")?;
+    print([format!("{end}\n")])?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -87,6 +87,21 @@ impl Drop for Opened {
     }
 }
 
+/// Writes to standard output. That nobody reads on is no error.
+///
+/// # Errors
+/// It can't be written to.
+pub(crate) fn print(texts: impl IntoIterator<Item = String>) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    for text in texts {
+        match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
+            written => written.context("standard output cannot be written to")?,
+        }
+    }
+    Ok(())
+}
+
 /// A bar on standard error, if people look at it; it goes away when it is dropped.
 pub(crate) fn progress_bar(quiet: bool, template: &str) -> ProgressBar {
     if quiet || !io::stderr().is_terminal() {

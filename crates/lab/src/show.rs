@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::fs;
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -12,6 +12,7 @@ use rstlab_cli::{MOST_RECORDS, Settings, grouped};
 use rstlab_witness::{Cause, Lane, Record};
 
 use crate::captured::{self, is_capture};
+use crate::output::print;
 use crate::printable::printable;
 use crate::timeline::Timeline;
 
@@ -143,18 +144,6 @@ pub fn execute(config: &Config) -> anyhow::Result<ExitCode> {
         Shape::Json => print(records.iter().map(|record| record.to_json() + "\n"))?,
     }
     Ok(ExitCode::from(u8::from(trouble)))
-}
-
-/// That nobody reads on is no error.
-pub(crate) fn print(texts: impl Iterator<Item = String>) -> anyhow::Result<()> {
-    let mut out = io::stdout().lock();
-    for text in texts {
-        match out.write_all(text.as_bytes()) {
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
-            written => written.context("standard output cannot be written to")?,
-        }
-    }
-    Ok(())
 }
 
 /// What was found in the paths.

@@ -1,4 +1,3 @@
-use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -10,7 +9,7 @@ use super::target::Target;
 use super::verdict::FailOn;
 use super::{Plan, junit, markdown, run, scenario_names, text, through};
 use crate::load::Url;
-use crate::output::{Output, advance, progress_bar};
+use crate::output::{Output, advance, print, progress_bar};
 
 /// Most trials of a scenario with a client.
 const MOST_TRIALS: u64 = 10_000;
@@ -332,7 +331,7 @@ async fn check(config: &Config, files: Files) -> anyhow::Result<ExitCode> {
         .markdown
         .write(|| Ok(markdown::markdown(&url, &report)))?;
     if !config.quiet {
-        io::stdout().write_all(text::text(&url, &report).as_bytes())?;
+        print([text::text(&url, &report)])?;
     }
     let mut scenarios = report.scenarios.iter();
     Ok(if scenarios.any(|one| config.fail_on.fails(one)) {

@@ -7,12 +7,13 @@ mod text;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressStyle};
 use rstlab_cli::{Settings, block_on};
 use serde::Serialize;
 
 pub use row::Outcome;
 use row::ROWS;
+
+use crate::output::{advance, print, progress_bar};
 
 /// Most requests a row may send.
 const MOST_REQUESTS: u64 = 1_000_000;
@@ -83,12 +84,12 @@ impl Demonstration {
 /// A port can't be opened, or the kernel's counters can't be read.
 pub fn execute(config: &Config) -> anyhow::Result<ExitCode> {
     let demonstration = block_on(run(config.requests, config.gap))?;
-    if config.json {
-        println!("{}", serde_json::to_string_pretty(&demonstration)?);
+    let rows = &demonstration.rows;
+    print([if config.json {
+        serde_json::to_string_pretty(&demonstration)? + "\n"
     } else {
-        println!("{}", text::table(&demonstration.rows));
-        println!("{}", text::sentences(&demonstration.rows));
-    }
+        format!("{}\n{}\n", text::table(rows), text::sentences(rows))
+    }])?;
     Ok(if demonstration.as_expected() {
         ExitCode::SUCCESS
     } else {
@@ -101,16 +102,14 @@ pub fn execute(config: &Config) -> anyhow::Result<ExitCode> {
 /// # Errors
 /// As [`execute`].
 pub async fn run(requests: u64, gap: Duration) -> anyhow::Result<Demonstration> {
-    let bar = ProgressBar::new(requests * ROWS.len() as u64);
-    if let Ok(style) = ProgressStyle::with_template("{msg:20} {wide_bar} {pos}/{len} {eta}") {
-        bar.set_style(style);
-    }
+    let bar = progress_bar(false, "{msg:20} {wide_bar} {pos}/{len} {eta}");
+    let all = requests * ROWS.len() as u64;
     let mut rows = Vec::new();
     for (row, before) in ROWS.iter().zip((0..).step_by(usize::try_from(requests)?)) {
         let writes = if row.joined { "joined" } else { "split" };
         bar.set_message(format!("{}, {writes}", row.name));
         rows.push(
-            row.run(requests, gap, |done| bar.set_position(before + done))
+            row.run(requests, gap, |done| advance(&bar, before + done, all))
                 .await?,
         );
     }

@@ -1,15 +1,14 @@
-use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use indicatif::{ProgressBar, ProgressStyle};
 use rstlab_cli::{Settings, block_on, stop_on_signals};
 use rstlab_wire::accept;
 
 use super::target::{Target, Url};
 use super::text::Text;
 use super::{Extent, MOST_CONNECTIONS, Plan, Writes, run_until};
+use crate::output::{print, progress_bar};
 
 /// Most requests a second that can be asked for.
 const MOST_RATE: f64 = 1_000_000.0;
@@ -170,48 +169,31 @@ async fn load(config: &Config) -> anyhow::Result<ExitCode> {
         writes: config.writes,
         timeout: config.timeout,
     };
-    let bar = progress_bar(plan.extent);
+    let bar = match plan.extent {
+        Extent::Requests(requests) => {
+            let bar = progress_bar(false, "{bar:40} {pos}/{len} requests, {eta} to go");
+            bar.set_length(requests);
+            bar
+        }
+        Extent::Duration(time) => {
+            let time = time.as_secs_f64();
+            let of = format!("{{spinner}} {{pos}} requests, {{elapsed}} of {time} s");
+            progress_bar(false, &of)
+        }
+    };
     let report = run_until(&plan, stop_on_signals()?, |done| bar.set_position(done)).await;
     bar.finish_and_clear();
 
-    let mut out = io::stdout();
-    if config.json {
-        writeln!(out, "{}", serde_json::to_string(&report)?)?;
+    print([if config.json {
+        serde_json::to_string(&report)? + "\n"
     } else {
-        write!(
-            out,
-            "{}
-{}",
-            config.url,
-            Text(&report)
-        )?;
-    }
+        format!("{}\n{}", config.url, Text(&report))
+    }])?;
     Ok(if report.all_whole() {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     })
-}
-
-/// A bar on standard error, if people look at it.
-fn progress_bar(extent: Extent) -> ProgressBar {
-    if !io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    match extent {
-        Extent::Requests(requests) => {
-            let style = ProgressStyle::with_template("{bar:40} {pos}/{len} requests, {eta} to go");
-            ProgressBar::new(requests).with_style(style.unwrap_or(ProgressStyle::default_bar()))
-        }
-        Extent::Duration(time) => {
-            let time = time.as_secs_f64();
-            let style =
-                ProgressStyle::with_template("{spinner} {pos} requests, {elapsed} of {msg}");
-            ProgressBar::no_length()
-                .with_style(style.unwrap_or(ProgressStyle::default_spinner()))
-                .with_message(format!("{time} s"))
-        }
-    }
 }
 
 #[cfg(test)]

@@ -1,4 +1,3 @@
-use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -7,7 +6,7 @@ use rstlab_cli::{EXIT_USAGE, Settings, block_on, stop_on_signals};
 
 use super::file::List;
 use super::{Matrix, STOP_LIMIT, html, markdown, orphans, run, text};
-use crate::output::{Output, advance, progress_bar};
+use crate::output::{Output, advance, print, progress_bar};
 
 /// Starts each server and proxy of a list, checks it, stops it, and prints one table
 ///
@@ -102,7 +101,7 @@ pub fn execute(config: &Config) -> anyhow::Result<ExitCode> {
     let matrix = block_on(make(config, &list))?;
     files.write(&matrix)?;
     if !config.quiet {
-        io::stdout().write_all(text::text(&matrix).as_bytes())?;
+        print([text::text(&matrix)])?;
     }
     Ok(if matrix.is_complete() {
         ExitCode::SUCCESS

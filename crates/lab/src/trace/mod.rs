@@ -13,7 +13,7 @@ use rstlab_cli::{Settings, block_on, witness_level};
 use rstlab_upstream::Mode;
 use rstlab_witness::Level;
 
-use crate::show::print;
+use crate::output::print;
 use crate::timeline::Timeline;
 use run::Traced;
 
@@ -133,12 +133,12 @@ pub fn execute(config: &Config) -> anyhow::Result<ExitCode> {
         timeline = timeline.with_fact("not seen", text);
     }
     if config.json {
-        print([record.to_json() + "\n"].into_iter())?;
+        print([record.to_json() + "\n"])?;
         if let Some(text) = &not_seen {
             eprintln!("rstlab: not seen: {text}");
         }
     } else {
-        print([timeline.text()].into_iter())?;
+        print([timeline.text()])?;
     }
     if let Some(path) = &config.svg {
         fs::write(path, timeline.svg())

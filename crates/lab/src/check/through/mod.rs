@@ -7,7 +7,7 @@
 mod report;
 mod text;
 
-use std::io::{self, Write};
+use std::io;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ use super::outcome::{Model, Outcome, Trial};
 use super::script::{Head, Script, Step};
 use super::unconnected::unconnected;
 use super::{CannotCheck, Plan};
-use crate::output::{advance, progress_bar};
+use crate::output::{advance, print, progress_bar};
 
 /// Time for each 100 clients of all sizes: a proxy that answers needs a fraction of it.
 const TIME: Duration = Duration::from_secs(120);
@@ -101,7 +101,7 @@ pub(super) async fn check(
         .write(|| Ok(serde_json::to_string_pretty(&report)? + "\n"))?;
     files.markdown.write(|| Ok(text::markdown(&url, &report)))?;
     if !config.quiet {
-        io::stdout().write_all(text::text(&url, &report).as_bytes())?;
+        print([text::text(&url, &report)])?;
     }
     Ok(if report.all_answered() {
         ExitCode::SUCCESS
