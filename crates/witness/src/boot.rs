@@ -3,7 +3,5 @@
 use std::sync::LazyLock;
 
 /// As the kernel names it; empty if it does not.
-pub(crate) static BOOT_ID: LazyLock<String> = LazyLock::new(|| {
-    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    id.trim_end().to_owned()
-});
+pub(crate) static BOOT_ID: LazyLock<String> =
+    LazyLock::new(|| procfs::sys::kernel::random::boot_id().unwrap_or_default());

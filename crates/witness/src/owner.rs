@@ -1,12 +1,13 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs;
-use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use procfs::net::TcpState;
+use procfs::process::{self, FDTarget};
+
 use crate::Process;
-use crate::process::name_of;
 
 /// How long an answer is good.
 const FRESH: Duration = Duration::from_secs(10);
@@ -112,36 +113,35 @@ fn only_owner(listeners: &[&Listener]) -> Option<Owner> {
 
 /// All listening sockets. What cannot be read is left out: processes end while we look.
 fn listeners(only: Option<&Path>) -> HashMap<u16, Vec<Listener>> {
-    let pids = pids();
     let mut found: HashMap<u64, (u16, Listener)> = HashMap::new();
     let mut namespaces = HashSet::new();
-    for pid in &pids {
-        let process = Path::new("/proc").join(pid.to_string());
-        let Ok(namespace) = fs::read_link(process.join("ns/net")) else {
+    for process in processes() {
+        let link = format!("/proc/{}/ns/net", process.pid());
+        let Ok(namespace) = fs::read_link(link) else {
             continue;
         };
         let is_asked_for = only.is_none_or(|only| only == namespace);
         if !is_asked_for || !namespaces.insert(namespace.clone()) {
             continue;
         }
-        for file in ["net/tcp", "net/tcp6"] {
-            let text = fs::read_to_string(process.join(file)).unwrap_or_default();
-            for (address, inode) in text.lines().filter_map(listening) {
+        let entries = [process.tcp(), process.tcp6()].into_iter().flatten();
+        for entry in entries.flatten() {
+            if entry.state == TcpState::Listen {
                 let listener = Listener {
-                    ip: address.ip().to_canonical(),
+                    ip: entry.local_address.ip().to_canonical(),
                     namespace: namespace.clone(),
                     owners: Vec::new(),
                 };
-                found.insert(inode, (address.port(), listener));
+                found.insert(entry.inode, (entry.local_address.port(), listener));
             }
         }
     }
-    for pid in pids {
-        for inode in sockets(pid).unwrap_or_default() {
+    for process in processes() {
+        for inode in sockets(&process) {
             if let Some((_, listener)) = found.get_mut(&inode) {
                 listener.owners.push(Process {
-                    name: name_of(pid),
-                    pid,
+                    name: process.stat().ok().map(|stat| stat.comm),
+                    pid: process.pid().cast_unsigned(),
                 });
             }
         }
@@ -153,62 +153,25 @@ fn listeners(only: Option<&Path>) -> HashMap<u16, Vec<Listener>> {
     by_port
 }
 
-fn pids() -> Vec<u32> {
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .collect()
+/// One after the other, for each holds a descriptor of ours open.
+fn processes() -> impl Iterator<Item = process::Process> {
+    process::all_processes().into_iter().flatten().flatten()
 }
 
 /// The inodes of a process's sockets, each once.
-fn sockets(pid: u32) -> io::Result<HashSet<u64>> {
-    let entries = fs::read_dir(format!("/proc/{pid}/fd"))?.flatten();
-    Ok(entries
-        .filter_map(|entry| {
-            let target = fs::read_link(entry.path()).ok()?;
-            let inode = target.to_str()?.strip_prefix("socket:[")?;
-            inode.strip_suffix(']')?.parse().ok()
+fn sockets(process: &process::Process) -> HashSet<u64> {
+    let descriptors = process.fd().into_iter().flatten().flatten();
+    descriptors
+        .filter_map(|descriptor| match descriptor.target {
+            FDTarget::Socket(inode) => Some(inode),
+            _ => None,
         })
-        .collect())
-}
-
-/// Address and inode of a line of `/proc/net/tcp` or `tcp6` whose state is LISTEN (`0A`).
-fn listening(line: &str) -> Option<(SocketAddr, u64)> {
-    let mut words = line.split_whitespace().skip(1);
-    let local = words.next()?;
-    if words.nth(1)? != "0A" {
-        return None;
-    }
-    let inode = words.nth(5)?.parse().ok()?;
-    let (ip, port) = local.split_once(':')?;
-    Some((
-        SocketAddr::new(ip_address(ip)?, u16::from_str_radix(port, 16).ok()?),
-        inode,
-    ))
-}
-
-/// The bytes of an address as 32-bit numbers of this machine, in hexadecimal.
-fn ip_address(hex: &str) -> Option<IpAddr> {
-    if !hex.bytes().all(|digit| digit.is_ascii_hexdigit()) {
-        return None;
-    }
-    let mut bytes = Vec::new();
-    for word in hex.as_bytes().chunks(8) {
-        let word = u32::from_str_radix(std::str::from_utf8(word).ok()?, 16).ok()?;
-        bytes.extend(word.to_ne_bytes());
-    }
-    match hex.len() {
-        8 => Some(Ipv4Addr::from(<[u8; 4]>::try_from(bytes).ok()?).into()),
-        32 => Some(Ipv6Addr::from(<[u8; 16]>::try_from(bytes).ok()?).into()),
-        _ => None,
-    }
+        .collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use std::net::TcpListener;
-
-    use proptest::prelude::*;
+    use std::net::{Ipv4Addr, TcpListener};
 
     use super::*;
 
@@ -253,37 +216,5 @@ mod tests {
         assert_eq!((owner.process.pid, owner.others), (7, 2));
         assert_eq!(only_owner(&[&a, &listener("m", &[1])]), None);
         assert_eq!(only_owner(&[&listener("n", &[])]), None);
-    }
-
-    #[cfg(target_endian = "little")]
-    #[test]
-    fn reads_the_lines_of_both_files() {
-        let line = "   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 17 1 0 100";
-        assert_eq!(
-            listening(line),
-            Some(("127.0.0.1:8080".parse().unwrap(), 17))
-        );
-        assert_eq!(
-            listening(&line.replace(" 0A ", " 01 ")),
-            None,
-            "not listening"
-        );
-        let line = line.replace("0100007F", "B80D0120000000000000000001000000");
-        assert_eq!(
-            listening(&line),
-            Some(("[2001:db8::1]:8080".parse().unwrap(), 17))
-        );
-        assert_eq!(
-            listening("  sl  local_address rem_address   st tx_queue"),
-            None
-        );
-    }
-
-    proptest! {
-        #[test]
-        fn no_text_makes_it_panic(text in "\\PC{0,60}", address in "[0-9A-Fé+:-]{0,40}") {
-            listening(&text);
-            listening(&format!("0: {address} 00000000:0000 0A 0:0 0:0 0 0 0 17"));
-        }
     }
 }

@@ -1,10 +1,9 @@
-use std::fmt;
 use std::fs;
 use std::path::Path;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use rustix::param::clock_ticks_per_second;
+use procfs::process::{self, Stat};
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
@@ -39,13 +38,16 @@ impl Process {
     ) -> Self {
         // What has a number now may be younger than the event: then it is not what had it.
         let since_boot = at + sleep_since_boot();
-        let had = |number| *NUMBERS_ARE_OURS && started(number).is_some_and(|it| it <= since_boot);
-        let living = had(thread).then(|| process_of(thread)).flatten();
+        let had = |number| {
+            let found = NUMBERS_ARE_OURS.then(|| look(number)).flatten()?;
+            (started(&found.stat().ok()?) <= since_boot).then_some(found)
+        };
+        let living = had(thread).and_then(|thread| process_of(&thread));
         // What the kernel remembers of a thread's process may be that of an older thread of the same number
         // (`trace_find_tgid`): of one that is gone the thread's own number is told.
-        let process = process.filter(|process| had(*process));
+        let process = process.filter(|process| had(*process).is_some());
         let pid = living.or(process).unwrap_or(thread);
-        let is_there = living.is_some() || had(pid);
+        let is_there = living.is_some() || had(pid).is_some();
         let name = is_there.then(|| name_of(pid)).flatten();
         Self {
             name: name.or(comm),
@@ -60,37 +62,26 @@ fn sleep_since_boot() -> Duration {
     boot.saturating_sub(monotonic_now())
 }
 
-/// When a living thread or process started, on `CLOCK_BOOTTIME`, rounded down to a tick (10 ms): field 22 of
-/// `/proc/N/stat` (proc(5)).
-pub(crate) fn started(number: impl fmt::Display) -> Option<Duration> {
-    let stat = fs::read(format!("/proc/{number}/stat")).ok()?;
-    // The name may hold anything; it ends with the last parenthesis, and field 3 comes after it.
-    let stat = String::from_utf8_lossy(&stat);
-    let (_, rest) = stat.rsplit_once(')')?;
-    let ticks: u64 = rest.split_ascii_whitespace().nth(22 - 3)?.parse().ok()?;
-    let per_second = clock_ticks_per_second().max(1);
-    Some(Duration::from_nanos(
-        ticks.saturating_mul(1_000_000_000 / per_second),
-    ))
+/// When it started, on `CLOCK_BOOTTIME`, rounded down to a tick (10 ms).
+pub(crate) fn started(stat: &Stat) -> Duration {
+    let per_second = procfs::ticks_per_second().max(1);
+    Duration::from_nanos(stat.starttime.saturating_mul(1_000_000_000 / per_second))
 }
 
-/// The process that a thread belongs to.
-fn process_of(thread: u32) -> Option<u32> {
-    let status = fs::read_to_string(format!("/proc/{thread}/status")).ok()?;
-    tgid(&status)
+/// A living thread or process.
+fn look(number: u32) -> Option<process::Process> {
+    process::Process::new(number.try_into().ok()?).ok()
 }
 
-/// The process in a thread's `status`; it is 0 when the thread has just ended (`__unhash_process`).
-fn tgid(status: &str) -> Option<u32> {
-    let mut lines = status.lines();
-    let tgid = lines.find_map(|line| line.strip_prefix("Tgid:"))?;
-    tgid.trim().parse().ok().filter(|tgid| *tgid > 0)
+/// The process that a thread belongs to; it is 0 when the thread has just ended (`__unhash_process`).
+fn process_of(thread: &process::Process) -> Option<u32> {
+    let tgid = thread.status().ok()?.tgid;
+    u32::try_from(tgid).ok().filter(|tgid| *tgid > 0)
 }
 
 /// The name of a process.
 pub(crate) fn name_of(pid: u32) -> Option<String> {
-    let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
-    Some(name.trim_end_matches('\n').to_owned())
+    Some(look(pid)?.stat().ok()?.comm)
 }
 
 #[cfg(test)]
@@ -102,7 +93,7 @@ mod tests {
         let thread = std::thread::spawn(|| {
             let link = fs::read_link("/proc/thread-self").unwrap();
             let thread = link.file_name().unwrap().to_str().unwrap().parse().unwrap();
-            (thread, process_of(thread))
+            (thread, look(thread).and_then(|thread| process_of(&thread)))
         });
         let (thread, process) = thread.join().unwrap();
         assert_ne!(thread, std::process::id());
@@ -120,12 +111,6 @@ mod tests {
             pid: 4_194_305,
         };
         assert_eq!(process, expected);
-    }
-
-    #[test]
-    fn a_thread_that_has_just_ended_has_no_process() {
-        let status = |tgid| format!("Name:\tcat\nTgid:\t{tgid}\nPid:\t{tgid}\n");
-        assert_eq!([tgid(&status(7)), tgid(&status(0))], [Some(7), None]);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use anyhow::Context as _;
 use rstlab_cli::{EXIT_USAGE, Settings, block_on, stop_on_signals};
 
 use super::file::List;
+use super::proc::named;
 use super::{Matrix, STOP_LIMIT, html, markdown, orphans, run, text};
 use crate::output::{Output, advance, print, progress_bar};
 
@@ -129,7 +130,10 @@ async fn make(config: &Config, list: &List) -> anyhow::Result<Matrix> {
     bar.finish_and_clear();
     made.with_context(|| match left.first() {
         None => "interrupted: no table was made, and nothing is left running".to_owned(),
-        Some(process) => format!("interrupted: no table was made, and {process} can't be ended"),
+        Some(process) => format!(
+            "interrupted: no table was made, and {} can't be ended",
+            named(process)
+        ),
     })
 }
 

@@ -3,10 +3,11 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 
+use procfs::process::Stat;
 use rstlab_witness::Owners;
 use tokio::net::UnixStream;
 
-use super::proc::Process;
+use super::proc::{named, stat};
 use crate::check::Address;
 
 /// Makes sure that nobody is there yet.
@@ -28,10 +29,7 @@ pub(super) async fn before(address: &Address) -> Result<(), String> {
             Ok(stream) => Err(format!(
                 "{} is in use already: {}",
                 path.display(),
-                who(stream
-                    .peer_cred()
-                    .ok()
-                    .and_then(|peer| Process::of(peer.pid()?)))
+                who(stream.peer_cred().ok().and_then(|peer| stat(peer.pid()?)))
             )),
             Err(_) => Ok(()),
         },
@@ -47,11 +45,12 @@ pub(super) fn after(address: &Address, entry: Option<u32>) -> Result<(), String>
     let Address::Tcp(address) = address else {
         return Ok(());
     };
-    let entry = entry.and_then(|id| Process::of(id.try_into().ok()?));
+    let entry = entry.and_then(|id| stat(id.try_into().ok()?));
     match (listener(*address), entry) {
-        (Some(other), Some(entry)) if other.started < entry.started => Err(format!(
-            "it is not what listens on port {}: {other} does, and ran before it",
-            address.port()
+        (Some(other), Some(entry)) if other.starttime < entry.starttime => Err(format!(
+            "it is not what listens on port {}: {} does, and ran before it",
+            address.port(),
+            named(&other)
         )),
         _ => Ok(()),
     }
@@ -59,14 +58,14 @@ pub(super) fn after(address: &Address, entry: Option<u32>) -> Result<(), String>
 
 /// The process that listens there, if `/proc` shows it: of several that share the socket the one with the lowest
 /// number.
-fn listener(address: SocketAddr) -> Option<Process> {
+fn listener(address: SocketAddr) -> Option<Stat> {
     let owner = Owners::in_this_namespace().of(address)?;
-    Process::of(owner.process.pid.try_into().ok()?)
+    stat(owner.process.pid.try_into().ok()?)
 }
 
-fn who(process: Option<Process>) -> String {
+fn who(process: Option<Stat>) -> String {
     match process {
-        Some(process) => format!("{process} listens there"),
+        Some(process) => format!("{} listens there", named(&process)),
         None => "by whom, this user can't see".to_owned(),
     }
 }

@@ -3,12 +3,11 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use procfs::process::{ProcState, Stat, all_processes};
 use rustix::process::{
     Pid, Signal, WaitOptions, getpid, kill_process, set_child_subreaper, waitpid,
 };
 use tokio::time::{Instant, sleep};
-
-use super::proc::Process;
 
 /// Between two looks at what is left.
 const EVERY: Duration = Duration::from_millis(5);
@@ -21,22 +20,25 @@ pub(super) fn adopt() {
 }
 
 /// The children of this process that run. Do not ask while one is waited for.
-pub(super) fn left() -> Vec<Process> {
+pub(super) fn left() -> Vec<Stat> {
     let own = getpid().as_raw_pid();
-    let children = Process::all().filter(|one| one.parent == own);
-    children.filter(|one| !has_ended(one)).collect()
+    let all = all_processes().into_iter().flatten().flatten();
+    all.filter_map(|one| one.stat().ok())
+        .filter(|one| one.ppid == own && !has_ended(one))
+        .collect()
 }
 
 /// Takes an ended child out of the list of processes.
-fn has_ended(child: &Process) -> bool {
-    let id = Pid::from_raw(child.id);
+fn has_ended(child: &Stat) -> bool {
+    let id = Pid::from_raw(child.pid);
+    let is_zombie = matches!(child.state(), Ok(ProcState::Zombie | ProcState::Dead));
     // `None` is one whose first thread has ended, and not the others.
-    child.is_zombie && !matches!(waitpid(id, WaitOptions::NOHANG), Ok(None))
+    is_zombie && !matches!(waitpid(id, WaitOptions::NOHANG), Ok(None))
 }
 
 /// Asks every child of this process to end, and kills those that have not within `limit`. Returns whom it could not
 /// end: what runs as another user.
-pub(super) async fn end(limit: Duration) -> Vec<Process> {
+pub(super) async fn end(limit: Duration) -> Vec<Stat> {
     for signal in [Signal::TERM, Signal::KILL] {
         let deadline = Instant::now() + limit;
         let mut told = HashSet::new();
@@ -49,7 +51,7 @@ pub(super) async fn end(limit: Duration) -> Vec<Process> {
             if Instant::now() >= deadline {
                 break;
             }
-            for id in left.iter().filter_map(|one| Pid::from_raw(one.id)) {
+            for id in left.iter().filter_map(|one| Pid::from_raw(one.pid)) {
                 if told.insert(id) {
                     // A child's number is not given to anybody else before we have asked how it ended.
                     let _ = kill_process(id, signal);

@@ -14,6 +14,7 @@ use tokio::time::timeout;
 use super::file::Entry;
 use super::orphans;
 use super::place::Place;
+use super::proc::named;
 use crate::printable::printable;
 
 /// Of what a program writes, the end is kept.
@@ -108,7 +109,10 @@ impl Running {
         // One that fails may leave a child behind; one that says that all is well goes on as a daemon.
         Some(match left.first() {
             Some(daemon) if status.success() => {
-                format!("{ended} and left {daemon} in the background: run it in the foreground")
+                format!(
+                    "{ended} and left {} in the background: run it in the foreground",
+                    named(daemon)
+                )
             }
             _ => ended,
         })

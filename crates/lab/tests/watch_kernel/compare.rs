@@ -201,11 +201,9 @@ fn dotted(text: &str) -> Option<SocketAddr> {
     Some(SocketAddr::new(ip.parse().ok()?, port.parse().ok()?))
 }
 
-/// Of a process, since it started: fields 14 and 15 of `/proc/N/stat` (proc(5)).
+/// Of a process, since it started.
 fn processor_time(pid: u32) -> Duration {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("it runs");
-    let (_, fields) = stat.rsplit_once(')').expect("a name");
-    let ticks = fields.split_ascii_whitespace().skip(14 - 3).take(2);
-    let ticks: u64 = ticks.map(|it| it.parse::<u64>().expect("a number")).sum();
-    Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second())
+    let process = procfs::process::Process::new(pid.cast_signed());
+    let stat = process.and_then(|it| it.stat()).expect("it runs");
+    Duration::from_millis((stat.utime + stat.stime) * 1000 / procfs::ticks_per_second())
 }

@@ -1,4 +1,3 @@
-use std::fmt;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
@@ -7,6 +6,9 @@ use std::process;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, SystemTime};
+
+use procfs::ProcResult;
+use procfs::process::Process;
 
 use crate::Unavailable;
 use crate::process::started;
@@ -45,7 +47,7 @@ pub(crate) struct Instance {
 /// number 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Owner {
-    pid: u32,
+    pid: i32,
     /// Milliseconds since boot.
     started: u128,
     /// The inode of its pid namespace; that of one that is gone is used again.
@@ -65,7 +67,7 @@ impl Instance {
         let numbers_are_ours = proc_has_our_numbers();
         let has_ended = |owner: Owner| {
             let decidable = numbers_are_ours && owner.namespace == own.namespace;
-            decidable.then(|| started_ms(owner.pid) != Some(owner.started))
+            decidable.then(|| started_ms(Process::new(owner.pid)) != Some(owner.started))
         };
         remove_stale(&instances, SystemTime::now(), has_ended)
             .map_err(|error| Unavailable::new("list", &instances, error))?;
@@ -165,8 +167,8 @@ impl Owner {
         let path = Path::new("/proc/self/ns/pid");
         let failed = |error| Unavailable::new("read", path, error);
         Ok(Self {
-            pid: process::id(),
-            started: started_ms("self").unwrap_or_default(),
+            pid: process::id().cast_signed(),
+            started: started_ms(Process::myself()).unwrap_or_default(),
             namespace: fs::metadata(path).map_err(failed)?.ino(),
         })
     }
@@ -194,17 +196,16 @@ impl Owner {
     }
 }
 
-fn started_ms(process: impl fmt::Display) -> Option<u128> {
-    Some(started(process)?.as_millis())
+fn started_ms(process: ProcResult<Process>) -> Option<u128> {
+    Some(started(&process.ok()?.stat().ok()?).as_millis())
 }
 
 /// Whether `/proc` is that of our pid namespace, and not of one around it: `NSpid` begins with the number there, and
 /// ends with ours.
 fn proc_has_our_numbers() -> bool {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mut lines = status.lines();
-    let numbers = lines.find_map(|line| line.strip_prefix("NSpid:"));
-    numbers.is_some_and(|numbers| numbers.split_ascii_whitespace().count() == 1)
+    let status = Process::myself().and_then(|process| process.status());
+    let numbers = status.ok().and_then(|status| status.nspid);
+    numbers.is_some_and(|numbers| numbers.len() == 1)
 }
 
 /// Removes the instances of processes that have ended; and, where that cannot be decided, those that are not fresh:
@@ -264,7 +265,7 @@ mod tests {
         assert_eq!(mount_point(&mounts), Some(tracing));
     }
 
-    fn owner(pid: u32, started: u128, namespace: u64) -> Owner {
+    fn owner(pid: i32, started: u128, namespace: u64) -> Owner {
         Owner {
             pid,
             started,
@@ -277,9 +278,9 @@ mod tests {
         let this = Owner::this_process().unwrap();
         assert_eq!(
             (this.pid, Owner::of(&this.instance(7))),
-            (process::id(), Some(this))
+            (process::id().cast_signed(), Some(this))
         );
-        assert_eq!(started_ms(process::id()), Some(this.started));
+        assert_eq!(started_ms(Process::myself()), Some(this.started));
         assert_eq!(Owner::of("rstlab-1-20-300-0"), Some(owner(1, 20, 300)));
         for other in [
             "other",
