@@ -125,7 +125,8 @@ async fn run_within(
         tokio::try_join!(async { Ok(time.await) }, trials)?
     };
     let clients = scenarios.iter().flat_map(|one| &one.clients);
-    if clients.map(|one| one.counts.trials).sum::<u64>() == 0 {
+    let made = clients.map(|one| one.counts.trials).sum();
+    if made == 0 {
         return Err(CannotCheck::NoTrial {
             address: plan.target.address.clone(),
             limit: budget.all(),
@@ -133,6 +134,9 @@ async fn run_within(
         });
     }
     let worst = scenarios.iter().map(|one| one.verdict).max();
+    if worst == Some(Verdict::Loses) {
+        probe::still_there(plan, made).await?;
+    }
     Ok(Report {
         address: plan.target.address.to_string(),
         request: format!("{} {}", plan.method, plan.target.path),
@@ -157,18 +161,20 @@ mod tests {
     use super::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::{TcpListener, TcpStream};
+    use tokio::sync::mpsc;
 
     const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
     /// Reads a head, and not the body.
-    async fn head(stream: &mut TcpStream) {
+    async fn head(stream: &mut TcpStream) -> String {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
             match stream.read_u8().await {
                 Ok(byte) => head.push(byte),
-                Err(_) => return,
+                Err(_) => break,
             }
         }
+        String::from_utf8(head).unwrap().to_ascii_lowercase()
     }
 
     fn plan(listener: &TcpListener) -> Plan {
@@ -225,6 +231,44 @@ mod tests {
             assert_eq!(report.verdict, Verdict::Loses, "{report:#?}");
             assert_eq!(report.drain.kind, Kind::NotSearched);
         }
+    }
+
+    #[tokio::test]
+    async fn what_a_server_loses_by_ending_is_not_counted() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let plan = Plan {
+            trials: 1,
+            scenarios: vec!["body-with-head".to_owned()],
+            body_sizes: vec![22],
+            ..plan(&listener)
+        };
+        let server = async move {
+            let (ends, mut trials) = mpsc::channel(2);
+            let mut ending = Vec::new();
+            // It ends when both kinds of clients have sent a body.
+            while ending.len() < 2 {
+                tokio::select! {
+                    Some(stream) = trials.recv() => ending.push(stream),
+                    accepted = listener.accept() => {
+                        let (mut stream, _) = accepted.unwrap();
+                        let ends = ends.clone();
+                        tokio::spawn(async move {
+                            if head(&mut stream).await.contains("content-length: 22\r\n") {
+                                ends.send(stream).await.unwrap();
+                            } else {
+                                let _ = stream.write_all(ANSWER).await;
+                            }
+                        });
+                    }
+                }
+            }
+        };
+        let (report, ()) = tokio::join!(run(&plan, |_, _| {}), server);
+        let error = report.unwrap_err().to_string();
+        assert!(
+            error.contains("stopped taking connections after 2"),
+            "{error}"
+        );
     }
 
     #[tokio::test]

@@ -5,6 +5,7 @@ use serde::Serialize;
 use tokio::time::timeout;
 
 use super::client::{Client, MOST_BYTES, Manner};
+use super::link::Link;
 use super::outcome::{Model, Outcome};
 use super::response::TLS;
 use super::script::{Head, Script, Step};
@@ -160,6 +161,20 @@ pub(super) async fn plain(plan: &Plan) -> Result<Plain, CannotCheck> {
         one_at_a_time,
         beginning: first.beginning,
     })
+}
+
+/// Makes sure that a server which lost responses still runs: one that has ended loses whatever it was asked. `made` is
+/// how many trials there were.
+///
+/// # Errors
+/// It no longer takes connections.
+pub(super) async fn still_there(plan: &Plan, made: u64) -> Result<(), CannotCheck> {
+    let address = &plan.target.address;
+    match timeout(SLOW, Link::connect(address, None)).await {
+        Ok(Err(error)) => Err(unconnected(address, error, Some(made))),
+        // A full queue is that of a server, too.
+        Ok(Ok(_)) | Err(_) => Ok(()),
+    }
 }
 
 /// A ClientHello of TLS 1.2 with two cipher suites (RFC 5246 §7.4.1.2), in a record of its own.
