@@ -130,15 +130,22 @@ impl Row {
         let both = Ports::open()
             .await?
             .start((upstream, Witness::default()), (proxy, Witness::default()))?;
-        let stats = Arc::clone(&both.stats);
+        let (stats, address) = (Arc::clone(&both.stats), both.address);
         let plan = Plan {
             extent: Extent::Requests(requests),
             connections: CONNECTIONS,
             body_bytes: Some(self.body_bytes),
-            ..Plan::new(Target::from(both.address))
+            ..Plan::new(Target::from(address))
         };
         let report = load::run(&plan, progress).await;
         both.stop().await?;
+        if let Some(failure) = report.failures.iter().find(|one| one.outcome == "refused") {
+            anyhow::bail!(
+                "{} of {requests} connections to our own proxy at {address} did not come about: {}",
+                report.refused,
+                failure.error
+            );
+        }
         let counted = Counters::read()? - before;
         Ok(self.outcome(&report, stats.summary(), counted))
     }
