@@ -20,12 +20,16 @@ struct Opened {
 }
 
 impl Output {
-    /// Opens the file, if one is asked for.
+    /// Opens the file, if one is asked for; `-` is standard output.
     ///
     /// # Errors
     /// It can't be written to.
     pub(crate) fn create(path: Option<&Path>) -> anyhow::Result<Self> {
         let opened = path.map(|path| {
+            let path = match path == Path::new("-") {
+                true => Path::new("/dev/stdout"),
+                false => path,
+            };
             Opened::open(path).with_context(|| format!("cannot write {}", path.display()))
         });
         Ok(Self(opened.transpose()?))

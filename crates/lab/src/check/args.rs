@@ -96,10 +96,16 @@ pub struct Args {
     through: Option<String>,
 
     /// Where rstlab listens as the upstream of the proxy, such as 127.0.0.1:9000.
-    #[arg(long, value_name = "ADDRESS", requires = "through")]
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        requires = "through",
+        conflicts_with = "url"
+    )]
     upstream_listen: Option<String>,
 
-    /// Write the report as JSON (schema/check.json describes it; with --through schema/through.json).
+    /// Write the report as JSON (schema/check.json describes it; with --through schema/through.json). Here and below - is
+    /// standard output.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 

@@ -117,7 +117,7 @@ pub struct Counts {
     pub fits: u64,
     /// Of those that ended whole, the ones whose connection the server had not closed.
     pub left_open: u64,
-    /// Bytes of bodies that were announced and did not come.
+    /// Bytes that responses lack which had begun: of the announced length, or of that of the plain answer.
     pub lost_bytes: u64,
     /// The longest response's body.
     pub body_bytes: u64,

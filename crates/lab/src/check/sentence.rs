@@ -117,14 +117,17 @@ fn loses(clients: &[ClientReport], all: &Counts) -> String {
         .map(|(outcome, how)| format!("{} {how}", grouped(all.outcomes.of(*outcome))))
         .collect();
     let mut text = format!(
-        "{} of {} responses are lost, {} bytes: {}",
+        "{} of {} responses are lost: {}",
         grouped(all.outcomes.lost()),
         grouped(all.trials),
-        grouped(all.lost_bytes),
         ways.join(", ")
     );
     if let Some(bad) = clients.iter().find_map(|one| one.bad.as_deref()) {
         text += &format!(" ({bad})");
+    }
+    if all.lost_bytes > 0 {
+        let bytes = grouped(all.lost_bytes);
+        text += &format!("; those that had begun lack {bytes} bytes");
     }
     text.push('.');
     let keeps = |one: &&ClientReport| one.verdict != Verdict::Loses;

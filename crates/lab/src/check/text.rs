@@ -58,19 +58,22 @@ pub(super) fn summary(url: &str, report: &Report) -> String {
         None => "a response that does not come whole even so".to_owned(),
     };
     let verdict = match report.verdict {
-        Verdict::Pass => "Nothing was lost, and no connection was reset.",
+        Verdict::Pass => "Nothing was lost, and no connection was reset.".to_owned(),
         Verdict::Harmless => {
-            "Nothing was lost. Connections were reset after responses that came whole."
+            "Nothing was lost. Connections were reset after responses that came whole.".to_owned()
         }
-        Verdict::CannotTell => "Nothing was seen to be lost, but not every scenario can tell.",
-        Verdict::Loses => "Responses were lost.",
+        Verdict::CannotTell => {
+            "Nothing was seen to be lost, but not every scenario can tell.".to_owned()
+        }
+        Verdict::Loses => format!(
+            "Responses were lost; those that had begun lack {} bytes.",
+            grouped(report.lost_bytes())
+        ),
     };
     let path = report.request.split(' ').next().unwrap_or_default();
     format!(
-        "{path} {url} without a body is answered with {} and {length}. {verdict} {} bytes lost; {:.1} s.",
-        plain.status,
-        grouped(report.lost_bytes()),
-        report.seconds
+        "{path} {url} without a body is answered with {} and {length}. {verdict} It took {:.1} s.",
+        plain.status, report.seconds
     )
 }
 

@@ -52,8 +52,8 @@ impl Client<'_> {
         }
         let reset = matches!(self.end, Some(End::Reset | End::GaveUp));
         let lost = |cut: &Response| {
-            let announced = cut.announced.unwrap_or(cut.body_bytes);
-            announced.saturating_sub(cut.body_bytes)
+            let length = cut.announced.or_else(|| self.length(cut, plain));
+            length.map_or(0, |length| length.saturating_sub(cut.body_bytes))
         };
         match (&self.end, self.responses.current()) {
             (Some(End::TimedOut) | None, cut) => (Outcome::Timeout, cut.map_or(0, lost), None),
@@ -74,11 +74,19 @@ impl Client<'_> {
         self.responses.whole().last().is_some_and(|one| one.is_last)
     }
 
-    /// Bytes that a response without a length lacks, if it begins as the plain one and is shorter.
+    /// Bytes that a response without a length lacks, if it is shorter than the plain one.
     fn missing(&self, response: &Response, plain: Option<&Plain>) -> Option<u64> {
-        let plain = plain.filter(|plain| response.until_end && plain.status == response.status)?;
-        let missing = plain.body_bytes?.checked_sub(response.body_bytes)?;
+        let plain = plain.filter(|_| response.until_end);
+        let missing = self
+            .length(response, plain)?
+            .checked_sub(response.body_bytes)?;
+        (missing > 0).then_some(missing)
+    }
+
+    /// The length that a response has which begins as the plain one.
+    fn length(&self, response: &Response, plain: Option<&Plain>) -> Option<u64> {
+        let plain = plain.filter(|plain| plain.status == response.status)?;
         let same = plain.beginning.starts_with(self.responses.beginning());
-        (missing > 0 && same).then_some(missing)
+        plain.body_bytes.filter(|_| same)
     }
 }
