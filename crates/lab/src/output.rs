@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
+use serde::Serialize;
 
 /// A file that a report goes to, opened before the work: what can't be written is better known then. What it holds
 /// stays until there is a report.
@@ -47,6 +48,14 @@ impl Output {
                 .with_context(|| format!("cannot write {}", opened.path.display()))?;
         }
         Ok(())
+    }
+
+    /// Writes it as JSON for people and programs, as [`write`](Self::write) does a text.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) fn write_json(self, report: &impl Serialize) -> anyhow::Result<()> {
+        self.write(|| Ok(serde_json::to_string_pretty(report)? + "\n"))
     }
 }
 

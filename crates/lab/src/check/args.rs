@@ -327,9 +327,7 @@ async fn check(config: &Config, files: Files) -> anyhow::Result<ExitCode> {
     let report = report?;
 
     let url = config.url.to_string();
-    files
-        .json
-        .write(|| Ok(serde_json::to_string_pretty(&report)? + "\n"))?;
+    files.json.write_json(&report)?;
     files
         .junit
         .write(|| junit::junit(&url, &report, config.fail_on))?;

@@ -178,8 +178,7 @@ impl Files {
     }
 
     fn write(self, matrix: &Matrix) -> anyhow::Result<()> {
-        self.json
-            .write(|| Ok(serde_json::to_string_pretty(matrix)? + "\n"))?;
+        self.json.write_json(matrix)?;
         self.markdown.write(|| Ok(markdown::markdown(matrix)))?;
         self.html.write(|| Ok(html::html(matrix)))
     }

@@ -96,9 +96,7 @@ pub(super) async fn check(
     bar.finish_and_clear();
     let report = report?;
     let url = config.url.to_string();
-    files
-        .json
-        .write(|| Ok(serde_json::to_string_pretty(&report)? + "\n"))?;
+    files.json.write_json(&report)?;
     files.markdown.write(|| Ok(text::markdown(&url, &report)))?;
     if !config.quiet {
         print([text::text(&url, &report)])?;
