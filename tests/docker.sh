@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-# Settings of the caller's would be taken for the tests'.
+# The tests must not take settings of the caller for their own.
 unset LOG LOG_FORMAT COMPOSE_FILE "${!PROXY_@}" "${!UPSTREAM_@}" "${!CLIENT_@}"
 
 base_image=${BUILD_IMAGE:-rust:1-bookworm}
@@ -14,7 +14,7 @@ export RSTLAB_IMAGE=$COMPOSE_PROJECT_NAME
 export PROXY_PORT=0
 export CLIENT_RATE=50
 
-# What nginx would log.
+# The words in which nginx logs a reset.
 reset='recv() failed (104: Connection reset by peer) while reading upstream'
 requests=100
 
@@ -23,7 +23,7 @@ fail() {
     exit 1
 }
 
-# Exit code 77 tells tests/run.sh.
+# tests/run.sh takes exit code 77 for "not tested".
 not_tested() {
     printf '\n%s\n' '!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!!' \
         "!!! DOCKER WAS NOT TESTED: $1" \
@@ -66,8 +66,8 @@ summary() {
     logs proxy | grep ' summary ' | grep --only-matching --perl-regexp "(?<= $1=)\d+" || fail "no $1 in a summary"
 }
 
-# explained COUNT: whether the proxy told of at least COUNT resets why, with what the upstream told of each through the
-# volume.
+# explained COUNT: whether the proxy logged the cause of at least COUNT resets, with the bytes that the upstream recorded
+# in the volume.
 explained() {
     local cause='cause=(data-after-close|unread-at-close) known=inferred .*unread_bytes=[0-9]'
     (($(logs proxy | grep --count --extended-regexp "$cause") >= $1))

@@ -17,7 +17,7 @@ const server = http.createServer((request, to) => {
     }
 });
 
-// Port 0 is a free one: it says which.
+// Port 0 takes a free port, which the line names.
 server.listen(Number(process.argv[2]), '127.0.0.1', () => {
     console.error(`listening at http://127.0.0.1:${server.address().port} `);
 });

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs the real servers, on a Debian or Ubuntu machine: programs with apt-get, Python servers with pip, each
-# version in a venv of its own, .venv/NAME-VERSION. What is there already stays. No service is started.
+# Installs the real servers on a Debian or Ubuntu machine: programs with apt-get, Python servers with pip, each version
+# in a venv of its own, .venv/NAME-VERSION. Installed versions stay as they are. No service is started.
 #
 #   tests/peers/install.sh tests     what tests/run.sh needs
 #   tests/peers/install.sh matrix    what tests/peers/matrix.toml needs
@@ -33,7 +33,7 @@ matrix_commands() {
 	END
 }
 
-# The packages of those commands, as far as they are missing.
+# The packages of the commands that are missing.
 missing_packages() {
     local command package
     while read -r command package; do

@@ -1,7 +1,9 @@
+//! A blocking client that counts the bytes of a response and says how the response ended.
+
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
-use crate::LIMIT;
+use crate::{LIMIT, head_field};
 
 /// A response, as a client that reads to the end got it.
 #[derive(Debug)]
@@ -12,17 +14,8 @@ pub struct Reply {
     pub expected_bytes: Option<u64>,
     /// Length of the body that came.
     pub body_bytes: u64,
-    /// How the connection ended.
-    pub end: End,
-}
-
-/// How reading ended.
-#[derive(Debug)]
-pub enum End {
-    /// The peer closed.
-    Eof,
-    /// A read failed.
-    Failed(io::Error),
+    /// A FIN, or the error of the last read.
+    pub end: io::Result<()>,
 }
 
 impl Reply {
@@ -51,13 +44,13 @@ pub fn post_head(path: &str, length: u64) -> String {
     )
 }
 
-/// Sends `request` and reads the response to its end; a failure to send does not keep it from reading.
+/// Sends `request` and reads the response to its end, also if sending fails.
 ///
 /// # Errors
 /// Nobody listens there.
 pub fn exchange(address: SocketAddr, request: &[u8]) -> io::Result<Reply> {
     let mut stream = connect(address)?;
-    // What the server has answered may lie in the queue all the same.
+    // If sending fails, the server's answer may be in the receive queue all the same.
     let _ = stream.write_all(request);
     Ok(read_reply(&mut stream))
 }
@@ -70,7 +63,7 @@ pub fn read_reply(stream: &mut impl Read) -> Reply {
     let mut in_body = false;
     let end = loop {
         match stream.read(&mut buf) {
-            Ok(0) => break End::Eof,
+            Ok(0) => break Ok(()),
             Ok(bytes) if in_body => body_bytes += bytes as u64,
             Ok(bytes) => {
                 head.extend_from_slice(&buf[..bytes]);
@@ -81,7 +74,7 @@ pub fn read_reply(stream: &mut impl Read) -> Reply {
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => break End::Failed(error),
+            Err(error) => break Err(error),
         }
     };
     let head = if in_body {
@@ -91,18 +84,9 @@ pub fn read_reply(stream: &mut impl Read) -> Reply {
     };
     Reply {
         status: head.get(9..12).and_then(|status| status.parse().ok()),
-        expected_bytes: head.lines().find_map(content_length),
+        expected_bytes: head_field(&head, "content-length").and_then(|value| value.parse().ok()),
         body_bytes,
         end,
-    }
-}
-
-fn content_length(line: &str) -> Option<u64> {
-    let (name, value) = line.split_once(':')?;
-    if name.eq_ignore_ascii_case("content-length") {
-        value.trim().parse().ok()
-    } else {
-        None
     }
 }
 

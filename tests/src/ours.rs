@@ -1,30 +1,34 @@
-use std::env;
+//! Our programs as processes: finds them, starts them, and says where they listen.
+
 use std::ffi::OsString;
+use std::fs::Permissions;
 use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::{env, fs};
 
-use crate::program::{Ended, Program, field};
+use crate::program::{ChildProgram, ProgramEnd, field};
 
 /// One of our servers, listening.
 #[derive(Debug)]
 pub struct Server {
-    program: Program,
+    program: ChildProgram,
     /// Where it listens.
     pub address: SocketAddr,
 }
 
 impl Deref for Server {
-    type Target = Program;
+    type Target = ChildProgram;
 
-    fn deref(&self) -> &Program {
+    fn deref(&self) -> &ChildProgram {
         &self.program
     }
 }
 
 impl DerefMut for Server {
-    fn deref_mut(&mut self) -> &mut Program {
+    fn deref_mut(&mut self) -> &mut ChildProgram {
         &mut self.program
     }
 }
@@ -35,9 +39,12 @@ impl Server {
     /// # Panics
     /// It does not say so.
     pub fn start(command: Command) -> Self {
-        let mut program = Program::start(command);
-        let line = program.wait_for("listening address=");
-        let address = field(&line, "address").and_then(|address| address.parse().ok());
+        let mut program = ChildProgram::start(command);
+        let line = program.wait_for("listening");
+        // The log has the text format or JSON.
+        let in_json = || line.split("\"address\":\"").nth(1)?.split('"').next();
+        let address = field(&line, "address").or_else(in_json);
+        let address = address.and_then(|address| address.parse().ok());
         Self {
             program,
             address: address.unwrap_or_else(|| panic!("no address in {line:?}")),
@@ -48,7 +55,7 @@ impl Server {
     ///
     /// # Panics
     /// It does not end within [`crate::LIMIT`].
-    pub fn stop(self) -> Ended {
+    pub fn stop(self) -> ProgramEnd {
         self.program.stop()
     }
 
@@ -56,12 +63,12 @@ impl Server {
     ///
     /// # Panics
     /// It does not come within [`crate::LIMIT`].
-    pub fn wait(self) -> Ended {
+    pub fn wait(self) -> ProgramEnd {
         self.program.wait()
     }
 }
 
-/// Starts rstlab-upstream on a free port; it asks only its own sockets, unless the settings say more.
+/// Starts rstlab-upstream on a free port. Its evidence is its own sockets, unless the settings say otherwise.
 ///
 /// # Panics
 /// It does not start.
@@ -83,8 +90,8 @@ pub fn proxy(upstream: SocketAddr, settings: &[(&str, &str)]) -> Server {
     Server::start(proxy_command(&[], upstream, settings))
 }
 
-/// The command that starts rstlab-proxy on a free port; it asks only its own sockets, unless the settings say
-/// more. It is run by `wrapper` if there is one (strace and its options).
+/// The command that starts rstlab-proxy on a free port. Its evidence is its own sockets, unless the settings say
+/// otherwise. If there is a `wrapper` (strace and its options), the wrapper runs the program.
 pub fn proxy_command(wrapper: &[&str], upstream: SocketAddr, settings: &[(&str, &str)]) -> Command {
     let mut words: Vec<OsString> = wrapper.iter().map(OsString::from).collect();
     words.push(binary("rstlab-proxy").into());
@@ -98,6 +105,33 @@ pub fn proxy_command(wrapper: &[&str], upstream: SocketAddr, settings: &[(&str, 
         .env("PROXY_UPSTREAM", upstream.to_string())
         .envs(settings.iter().copied());
     command
+}
+
+/// `rstlab` with these arguments, and without the log settings of whoever runs the tests.
+///
+/// # Panics
+/// The program is not there.
+pub fn rstlab(args: &[&str]) -> Command {
+    let mut command = Command::new(binary("rstlab"));
+    command.args(args).env_remove("LOG");
+    command
+}
+
+/// A copy of one of our programs that every user may run: the directory of the build may be closed to others.
+///
+/// A process of its own writes the copy. A program that is open for writing cannot be run (ETXTBSY), and a process that
+/// another test starts meanwhile would inherit our descriptor of the copy.
+///
+/// # Panics
+/// The copy cannot be made.
+pub fn for_everybody(name: &str, directory: &Path) -> PathBuf {
+    let copy = directory.join(name);
+    let status = Command::new("cp").arg(binary(name)).arg(&copy).status();
+    assert!(status.expect("cp is there").success(), "no copy of {name}");
+    for path in [copy.as_path(), directory] {
+        fs::set_permissions(path, Permissions::from_mode(0o755)).expect("it is ours");
+    }
+    copy
 }
 
 /// The path of one of our programs: in `RSTLAB_BIN_DIR`, or where cargo built it for this test.
@@ -115,7 +149,7 @@ pub fn binary(name: &str) -> PathBuf {
     path
 }
 
-/// Tests are built in `target/<profile>/deps`, programs one floor up.
+/// Tests are built in `target/<profile>/deps`, programs in the directory above.
 fn beside_this_test() -> PathBuf {
     let mut path = env::current_exe().expect("a test knows its own path");
     path.pop();

@@ -1,21 +1,16 @@
 //! `rstlab check` as a program against rstlab-upstream as a program.
 
-use std::process::Command;
-
-use rstlab_tests::{binary, upstream};
+use rstlab_tests::{InTime as _, assert_contains, rstlab, text, upstream};
 
 /// What `rstlab check` prints of a server in some mode, and its exit code.
 fn check(mode: &str) -> (Option<i32>, String) {
     let server = upstream(&[("UPSTREAM_MODE", mode)]);
-    let output = Command::new(binary("rstlab"))
-        .args(["check", &format!("http://{}/", server.address)])
+    let output = rstlab(&["check", &format!("http://{}/", server.address)])
         .args(["--trials=6", "--scenario", "body-after-gap", "keep-alive"])
         .env_clear()
-        .output()
-        .expect("it starts");
+        .output_in_time();
     server.stop();
-    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
-    (output.status.code(), printed)
+    (output.status.code(), text(&output.stdout).to_owned())
 }
 
 #[test]
@@ -23,8 +18,7 @@ fn a_killed_server_loses_every_response() {
     let (code, printed) = check("kill");
     assert_eq!(code, Some(1), "{printed}");
     for name in ["body-after-gap", "keep-alive"] {
-        let all = format!("{name}: 12 of 12 responses are lost");
-        assert!(printed.contains(&all), "{all:?} is missing in:\n{printed}");
+        assert_contains(&printed, &[&format!("{name}: 12 of 12 responses are lost")]);
     }
 }
 
@@ -32,8 +26,5 @@ fn a_killed_server_loses_every_response() {
 fn a_server_that_reads_loses_none() {
     let (code, printed) = check("drain");
     assert_eq!(code, Some(0), "{printed}");
-    assert!(
-        printed.contains("reads the body before it answers"),
-        "{printed}"
-    );
+    assert_contains(&printed, &["reads the body before it answers"]);
 }

@@ -1,37 +1,34 @@
-//! `rstlab check` with the kernel's own word on each reset.
+//! `rstlab check` with the kernel's reason for each reset.
 
 #![cfg(feature = "kernel")]
 // Helpers of tests, outside of #[test].
 #![allow(clippy::unwrap_used)]
 
-use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use rstlab_tests::{LIMIT, Program, binary, trace_instances, upstream};
+use rstlab_tests::{
+    ChildProgram, InTime as _, LIMIT, assert_contains, rstlab, text, trace_instances, upstream,
+    words,
+};
 
-/// The scenario's sentence.
-fn sentence(mode: &str, scenario: &str) -> String {
+/// The report of a check with one scenario, as words.
+fn report(mode: &str, scenario: &str) -> String {
     let server = upstream(&[("UPSTREAM_MODE", mode)]);
-    let output = Command::new(binary("rstlab"))
-        .args(["check", &format!("http://{}/", server.address)])
+    let output = rstlab(&["check", &format!("http://{}/", server.address)])
         .args(["--trials=10", "--gaps=20ms", "--scenario", scenario])
-        .output()
-        .unwrap();
-    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+        .output_in_time();
+    let printed = text(&output.stdout);
     assert!(!printed.contains("The kernel was not asked"), "{printed}");
-    let words: Vec<_> = printed.split_whitespace().collect();
-    words.join(" ")
+    words(printed)
 }
 
 #[test]
-fn an_interrupt_leaves_no_trace_instance() {
+fn an_interrupted_check_leaves_no_trace_instance() {
     let server = upstream(&[]);
-    let mut command = Command::new(binary("rstlab"));
-    command
-        .args(["check", &format!("http://{}/", server.address)])
-        .args(["--trials=10000", "--quiet"]);
-    let check = Program::start(command);
+    let mut command = rstlab(&["check", &format!("http://{}/", server.address)]);
+    command.args(["--trials=10000", "--quiet"]);
+    let check = ChildProgram::start(command);
     let pid = check.pid();
     let deadline = Instant::now() + LIMIT;
     while trace_instances(pid) == 0 {
@@ -45,14 +42,14 @@ fn an_interrupt_leaves_no_trace_instance() {
 }
 
 #[test]
-fn each_reset_has_its_reason() {
+fn check_names_the_kernel_s_reason_for_the_resets() {
     for (mode, reason) in [
         ("lazy", "The kernel: TCP_ABORT_ON_DATA 20."),
         ("abort", "The kernel: TCP_STATE 20."),
     ] {
-        let printed = sentence(mode, "body-after-gap");
-        assert!(printed.contains(reason), "{mode}: {printed}");
+        let printed = report(mode, "body-after-gap");
+        assert_contains(&printed, &[reason]);
     }
-    let printed = sentence("drain", "body-after-gap");
+    let printed = report("drain", "body-after-gap");
     assert!(!printed.contains("The kernel: "), "{printed}");
 }

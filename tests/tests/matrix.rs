@@ -3,9 +3,6 @@
 // Helpers of tests, outside of #[test].
 #![allow(clippy::unwrap_used)]
 
-#[path = "../../crates/lab/tests/support/schema.rs"]
-mod schema;
-
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
@@ -15,12 +12,13 @@ use std::process::{Child, Command, Output, Stdio};
 use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
-use rstlab_tests::{LIMIT, binary};
+use rstlab_tests::{InTime as _, LIMIT, assert_contains, check_schema, rstlab, text, words};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// A list in a directory of its own; the directory's name stands in the command line of whatever it starts.
+/// A list in a directory of its own. The name of the directory stands in the command line of each program that the list
+/// starts.
 struct List {
     directory: TempDir,
 }
@@ -38,19 +36,19 @@ impl List {
     }
 
     fn command(&self, more: &[&str]) -> Command {
-        let mut command = Command::new(binary("rstlab"));
-        command.arg("matrix").arg(self.path("list.toml")).args(more);
-        command.current_dir(self.directory.path()).env_remove("LOG");
-        // Whatever it starts has it from there.
+        let mut command = rstlab(&["matrix"]);
+        command.arg(self.path("list.toml")).args(more);
+        command.current_dir(self.directory.path());
+        // The programs that it starts inherit this variable, by which the test finds them.
         command.env("LIST_OF_TEST", self.directory.path());
         command
     }
 
     fn run(&self, more: &[&str]) -> Output {
-        self.command(more).output().unwrap()
+        self.command(more).output_in_time()
     }
 
-    /// Starts it, and waits for the file `started`, which something that it starts writes.
+    /// Starts the matrix, and waits for the file `started`, which a program of the list writes.
     fn start(&self) -> Child {
         let mut command = self.command(&[]);
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -63,13 +61,13 @@ impl List {
         child
     }
 
-    /// Interrupts it; nothing is left.
+    /// Interrupts the matrix, and checks that no program of the list is left.
     fn interrupt(&self, child: Child) {
         kill_process(Pid::from_child(&child), Signal::INT).unwrap();
-        let output = child.wait_with_output().unwrap();
+        let output = child.output_in_time();
         assert_eq!(output.status.code(), Some(1));
         let said = "interrupted: no table was made, and nothing is left running";
-        assert_holds(text(&output.stderr), &[said]);
+        assert_contains(text(&output.stderr), &[said]);
         assert_eq!(self.running(), None);
     }
 
@@ -85,21 +83,7 @@ impl List {
     }
 }
 
-fn text(bytes: &[u8]) -> &str {
-    std::str::from_utf8(bytes).unwrap()
-}
-
-fn words(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
-fn assert_holds(text: &str, parts: &[&str]) {
-    for part in parts {
-        assert!(text.contains(part), "{part:?} is missing in:\n{text}");
-    }
-}
-
-/// One of ours in some mode.
+/// The entry of rstlab-upstream in some mode.
 fn upstream(mode: &str) -> String {
     format!(
         r#"
@@ -116,7 +100,7 @@ const QUICK: &str =
     "[check]\ntrials = 4\nscenarios = [\"body-after-gap\", \"keep-alive\"]\nclients = 5\n";
 
 #[test]
-fn two_servers_and_a_proxy_in_a_table_and_three_files() {
+fn matrix_prints_a_table_of_two_servers_and_a_proxy_and_writes_three_files() {
     let proxy = r#"
         [[proxy]]
         name = "ours"
@@ -129,7 +113,7 @@ fn two_servers_and_a_proxy_in_a_table_and_three_files() {
     let printed = text(&output.stdout);
     assert!(output.stderr.is_empty(), "{}", text(&output.stderr));
     assert_eq!(output.status.code(), Some(0), "{printed}");
-    assert_holds(
+    assert_contains(
         &words(printed),
         &[
             "drain 0.1.0 pass 0 of 20 reads first ++",
@@ -145,25 +129,21 @@ fn two_servers_and_a_proxy_in_a_table_and_three_files() {
 
     let read = |name: &str| fs::read_to_string(list.path(name)).unwrap();
     let json: Value = serde_json::from_str(&read("a.json")).unwrap();
-    let of = |text| serde_json::from_str::<Value>(text).unwrap();
-    let matrix = of(include_str!("../../crates/lab/schema/matrix.json"));
-    let check = of(include_str!("../../crates/lab/schema/check.json"));
-    let through = of(include_str!("../../crates/lab/schema/through.json"));
-    schema::check(&json, &matrix).unwrap();
+    check_schema("matrix", &json).unwrap();
     for (row, verdict) in [(0, "pass"), (1, "loses")] {
         let report = &json["servers"][row]["check"];
-        schema::check(report, &check).unwrap();
+        check_schema("check", report).unwrap();
         assert_eq!(report["verdict"], verdict);
     }
-    schema::check(&json["proxies"][0]["through"], &through).unwrap();
-    assert_holds(
+    check_schema("through", &json["proxies"][0]["through"]).unwrap();
+    assert_contains(
         &read("b.md"),
         &[
             "| drain | 0.1.0 | pass | 0 of 20 | reads first | + | + |",
             "| ours | ? | 5 of 5 |",
         ],
     );
-    assert_holds(
+    assert_contains(
         &read("c.html"),
         &[
             "<td>drain</td><td>0.1.0</td><td>pass</td>",
@@ -175,7 +155,7 @@ fn two_servers_and_a_proxy_in_a_table_and_three_files() {
 }
 
 #[test]
-fn what_cannot_be_checked_says_why_and_the_others_go_on() {
+fn a_server_that_cannot_be_checked_says_why_and_the_others_go_on() {
     let entry = |name: &str, command: &str| {
         format!(
             "[[server]]\nname = \"{name}\"\ncommand = [{command}, \"{{port}}\", \"MARK\"]\nready_within = \"300ms\"\nenvironment = {{PLACE = \"MARK\"}}\n"
@@ -197,7 +177,7 @@ fn what_cannot_be_checked_says_why_and_the_others_go_on() {
     let output = list.run(&["--json", "a.json"]);
     let printed = text(&output.stdout);
     assert_eq!(output.status.code(), Some(1), "{printed}");
-    assert_holds(
+    assert_contains(
         &words(printed),
         &[
             "never ready ? not checked",
@@ -215,7 +195,7 @@ fn what_cannot_be_checked_says_why_and_the_others_go_on() {
 }
 
 #[test]
-fn one_that_dies_while_it_is_checked_has_no_verdict() {
+fn a_server_that_dies_while_it_is_checked_has_no_verdict() {
     let script = "\
 import os, socket, sys
 s = socket.create_server(('127.0.0.1', int(sys.argv[1])))
@@ -232,12 +212,12 @@ os.abort()
     let output = list.run(&[]);
     let printed = words(text(&output.stdout));
     assert_eq!(output.status.code(), Some(1), "{printed}");
-    assert_holds(&printed, &["short: it ended (signal: 6 (SIGABRT)"]);
+    assert_contains(&printed, &["short: it ended (signal: 6 (SIGABRT)"]);
 }
 
 #[test]
 fn an_interrupt_leaves_nothing_behind() {
-    // It does not end when it is asked to, and has a child.
+    // This program ignores SIGTERM, and has a child.
     let script = "trap '' TERM INT; sleep 600 & echo $$ > MARK/started; wait; wait";
     let list = List::new(&format!(
         "[[server]]\nname = \"stubborn\"\ncommand = [\"sh\", \"-c\", \"{script}\", \"{{port}}\"]\nready_within = \"5min\"\nenvironment = {{PLACE = \"MARK\"}}\n"
@@ -261,7 +241,7 @@ fn an_interrupt_ends_the_command_that_prints_a_version_too() {
 }
 
 #[test]
-fn one_that_goes_on_in_the_background_is_told_so_and_ended() {
+fn a_server_that_goes_on_in_the_background_is_named_and_ended() {
     let list = List::new(&format!(
         r#"{QUICK}
         [[server]]
@@ -272,14 +252,14 @@ fn one_that_goes_on_in_the_background_is_told_so_and_ended() {
     let output = list.run(&[]);
     let printed = words(text(&output.stdout));
     assert_eq!(output.status.code(), Some(1), "{printed}");
-    assert_holds(
+    assert_contains(
         &printed,
         &[
             "daemon: it ended (exit status: 0) before it was ready and left s",
             " in the background: run it in the foreground",
         ],
     );
-    // It is in no group of ours.
+    // The daemon is in no process group of the matrix.
     assert_eq!(list.running(), None);
 }
 
@@ -287,7 +267,7 @@ fn is_written(path: &Path) -> bool {
     fs::metadata(path).is_ok_and(|data| data.len() > 0)
 }
 
-/// An entry that never listens, at a fixed place, and starts once nobody is there.
+/// An entry at a fixed place that writes the file `started` and never listens.
 fn never_listens(place: &str) -> String {
     let script = "echo > MARK/started; sleep 600";
     format!(
@@ -296,7 +276,7 @@ fn never_listens(place: &str) -> String {
 }
 
 #[test]
-fn a_server_that_is_there_already_is_not_taken_for_the_entry() {
+fn a_server_that_listens_already_is_not_taken_for_the_entry() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let list = List::new(&never_listens(&format!("port = {port}")));
@@ -307,7 +287,7 @@ fn a_server_that_is_there_already_is_not_taken_for_the_entry() {
         let printed = words(text(&output.stdout));
         assert_eq!(output.status.code(), Some(1), "{printed}");
         let us = std::process::id();
-        assert_holds(
+        assert_contains(
             &printed,
             &[
                 "mine: ",
@@ -320,11 +300,11 @@ fn a_server_that_is_there_already_is_not_taken_for_the_entry() {
 }
 
 #[test]
-fn a_server_that_takes_the_port_in_between_is_not_taken_for_the_entry() {
+fn a_server_that_takes_the_port_while_the_entry_starts_is_not_taken_for_the_entry() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     drop(listener);
-    until_an_older_process();
+    until_this_process_is_older();
     let list = List::new(&never_listens(&format!("port = {}", address.port())));
     let child = list.start();
     let listener = TcpListener::bind(address).unwrap();
@@ -335,11 +315,11 @@ fn a_server_that_takes_the_port_in_between_is_not_taken_for_the_entry() {
             let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
         }
     });
-    let output = child.wait_with_output().unwrap();
+    let output = child.output_in_time();
     let printed = words(text(&output.stdout));
     assert_eq!(output.status.code(), Some(1), "{printed}");
     let port = address.port();
-    assert_holds(
+    assert_contains(
         &printed,
         &[
             &format!("mine: it is not what listens on port {port}: "),
@@ -349,9 +329,9 @@ fn a_server_that_takes_the_port_in_between_is_not_taken_for_the_entry() {
     assert_eq!(list.running(), None);
 }
 
-/// Waits until whatever is started has a later time in /proc than this process: it is counted in clock ticks, of which a
-/// second has 100.
-fn until_an_older_process() {
+/// Waits until a program that is started now has a later start time in /proc than this process. The start time is counted
+/// in clock ticks, 100 a second.
+fn until_this_process_is_older() {
     let stat = fs::read_to_string("/proc/self/stat").unwrap();
     let started: u64 = stat
         .rsplit_once(')')
@@ -372,73 +352,104 @@ fn until_an_older_process() {
     }
 }
 
-#[test]
-fn every_mistake_of_a_file_is_told() {
-    let list = List::new(
-        r#"[check]
-trials = 0
-scenarios = ["nothing"]
-[[server]]
-nmae = "one"
-command = "nginx"
-[[server]]
-name = "two"
-command = ["nginx", "{prot}"]
-path = "no slash"
-ready_within = "soon"
-files = ["missing.conf"]
-[[server]]
-name = "two"
-command = ["nginx", "{port}"]
-port = 70000
-[[proxy]]
-name = "three"
-command = ["nginx", "{port}"]
-[servers]
-"#,
-    );
-    let output = list.run(&[]);
-    assert_eq!(output.status.code(), Some(2));
-    let stderr = text(&output.stderr);
-    assert!(stderr.lines().all(|line| line.len() <= 100), "{stderr}");
-    assert_holds(
-        &words(stderr),
-        &[
-            "list.toml: 14 mistakes",
-            "line 2: [check]: `trials` is 0; allowed: 1 to 10000",
-            "line 3: no scenario is called \"nothing\"; there are body-with-head, ",
-            "line 4: server: `name` is missing",
-            "line 5: server: unknown key `nmae`",
-            "line 6: server: `command`: invalid type: string \"nginx\", expected a sequence",
-            "line 9: server \"two\": no placeholder {prot}; there are {bin}, {tmp}, {port}",
-            "line 9: server \"two\": nothing says {port}",
-            "line 10: server \"two\": `path` is \"no slash\"; allowed: a path",
-            "line 11: server \"two\": `ready_within` is \"soon\"; allowed: a time",
-            "line 12: server \"two\": cannot read ",
-            "line 14: server \"two\": another one has this name",
-            "line 16: server \"two\": `port`: invalid value: integer `70000`",
-            "line 19: proxy \"three\": nothing says {upstream}",
-            "line 20: the file: unknown key `servers`",
-        ],
-    );
+/// A list without mistakes, apart from the lines added to its server `two`.
+fn with_added(lines: &str) -> String {
+    format!("[[server]]\nname = \"two\"\ncommand = [\"nginx\", \"{{port}}\"]\n{lines}\n")
+}
 
-    for (text_of_it, part) in [
-        ("", "line 1: there is no [[server]] and no [[proxy]]"),
-        ("[[server]]\nname = \"x\ncommand = []", "line 2: "),
+#[test]
+fn the_first_mistake_of_a_list_is_told_with_its_line() {
+    let server = with_added("");
+    for (list, line, problem) in [
+        (
+            "[check]\ntrials = 0".to_owned(),
+            2,
+            "0; allowed: 1 to 10000",
+        ),
+        (
+            "[check]\nscenarios = [\"nothing\"]".to_owned(),
+            2,
+            "no scenario is called \"nothing\"; there are body-with-head, ",
+        ),
+        (
+            "[[server]]\ncommand = [\"a\"]".to_owned(),
+            1,
+            "missing field `name`",
+        ),
+        (with_added("nmae = \"one\""), 4, "unknown field `nmae`"),
+        (
+            "[[server]]\nname = \"one\"\ncommand = \"nginx\"".to_owned(),
+            3,
+            "invalid type: string \"nginx\", expected a sequence",
+        ),
+        (
+            server.replace("{port}", "{prot}"),
+            1,
+            "server \"two\": no placeholder {prot}; there are {bin}, {tmp}, {port}",
+        ),
+        (
+            server.replace("{port}", "port"),
+            1,
+            "server \"two\": nothing says {port}",
+        ),
+        (
+            with_added("path = \"no slash\""),
+            1,
+            "server \"two\": `path` is \"no slash\"; allowed: a path",
+        ),
+        (
+            with_added("ready = \"soon\""),
+            1,
+            "server \"two\": `ready` is \"soon\"; allowed: \"connect\", or a path",
+        ),
+        (
+            with_added("ready_within = \"soon\""),
+            4,
+            "\"soon\"; allowed: a time",
+        ),
+        (
+            with_added("files = [\"missing.conf\"]"),
+            1,
+            "server \"two\": cannot read ",
+        ),
+        (
+            with_added(&server),
+            4,
+            "server \"two\": another one has this name",
+        ),
+        (
+            with_added("port = 70000"),
+            4,
+            "invalid value: integer `70000`",
+        ),
+        (
+            server.replace("server", "proxy"),
+            1,
+            "proxy \"two\": nothing says {upstream}",
+        ),
+        (with_added("[servers]"), 4, "unknown field `servers`"),
+        (String::new(), 1, "there is no [[server]] and no [[proxy]]"),
+        ("[[server]]\nname = \"x\ncommand = []".to_owned(), 2, ""),
     ] {
-        let list = List::new(text_of_it);
-        let output = list.run(&[]);
-        assert_eq!(output.status.code(), Some(2));
-        assert_holds(text(&output.stderr), &[part]);
+        let output = List::new(&list).run(&[]);
+        assert_eq!(output.status.code(), Some(2), "{list}");
+        let stderr = text(&output.stderr);
+        assert!(stderr.lines().all(|line| line.len() <= 100), "{stderr}");
+        let told = format!("list.toml has a mistake line {line}: {problem}");
+        assert_contains(&words(stderr), &[&told]);
     }
+}
+
+#[test]
+fn a_name_that_is_not_there_and_a_file_that_cannot_be_written_are_told() {
     let list = List::new(&upstream("drain"));
     let output = list.run(&["--only", "lazy"]);
     assert_eq!(output.status.code(), Some(2));
-    assert_holds(
+    assert_contains(
         text(&output.stderr),
         &["--only \"lazy\": no name contains it; there are: drain"],
     );
     let output = list.run(&["--json", "no/such/directory"]);
     assert_eq!(output.status.code(), Some(2));
-    assert_holds(text(&output.stderr), &["cannot write no/such/directory"]);
+    assert_contains(text(&output.stderr), &["cannot write no/such/directory"]);
 }

@@ -1,4 +1,7 @@
-//! The memory of the programs does not grow with the size of a body.
+//! The memory of the programs does not grow with the size of a body. Takes half a minute or more:
+//! `cargo test -p rstlab-tests --features long --test memory`.
+
+#![cfg(feature = "long")]
 
 use std::io::Write;
 use std::net::TcpStream;
@@ -14,7 +17,7 @@ const BODY_BYTES: u64 = 10_000_000_000;
 
 const MIB: u64 = 1024 * 1024;
 
-/// Sends `left` zeroes that were never on a disk.
+/// Sends `left` zeroes.
 fn send_zeroes(mut stream: &TcpStream, mut left: u64) {
     static ZEROES: [u8; 256 * 1024] = [0; 256 * 1024];
     while left > 0 {

@@ -8,19 +8,19 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 
-use rstlab_tests::{Ended, Program, binary, exchange, post_head, proxy};
+use rstlab_tests::{ChildProgram, InTime as _, ProgramEnd, exchange, post_head, proxy, rstlab};
 use serde_json::Value;
 
 const REQUESTS: u64 = 100;
 
-/// Resets without drain: this one closes with bytes unread.
+/// This version resets connections: it closes with bytes unread, and does not drain.
 const OLD: &str = "23.0.0";
 
-/// Half-closes and drains up to 64 KiB since 26.0.0.
+/// This version half-closes and drains up to 64 KiB, as all versions since 26.0.0.
 const NEW: &str = "27.0.1";
 
 /// Starts gunicorn with one synchronous worker and `tests/peers/app.py`.
-fn gunicorn(version: &str) -> (Program, SocketAddr) {
+fn gunicorn(version: &str) -> (ChildProgram, SocketAddr) {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
     let program = tests
         .join("../.venv")
@@ -39,10 +39,10 @@ fn gunicorn(version: &str) -> (Program, SocketAddr) {
         .arg("app:app")
         .env("PYTHONDONTWRITEBYTECODE", "1");
     if version == NEW {
-        // It would lie in the user's home.
+        // The control socket would be created in the home directory of the user.
         command.arg("--no-control-socket");
     }
-    let mut program = Program::start(command);
+    let mut program = ChildProgram::start(command);
     let line = program.wait_for("Listening at: http://");
     let address = line
         .split_once("http://")
@@ -53,7 +53,7 @@ fn gunicorn(version: &str) -> (Program, SocketAddr) {
 }
 
 /// Sends the requests through the proxy; returns how the proxy ended, with its summary.
-fn run(version: &str, path: &str) -> Ended {
+fn run(version: &str, path: &str) -> ProgramEnd {
     let (gunicorn, address) = gunicorn(version);
     let proxy = proxy(address, &[("PROXY_GAP", "1ms")]);
     let mut request = post_head(path, 22).into_bytes();
@@ -87,28 +87,26 @@ fn an_old_gunicorn_resets_when_the_app_ignores_the_body() {
 }
 
 #[test]
-fn an_old_gunicorn_does_not_when_the_app_reads_it() {
+fn an_old_gunicorn_does_not_reset_when_the_app_reads_the_body() {
     let ended = run(OLD, "/read");
     assert_eq!(ended.summary("resets"), 0, "{:#?}", ended.log);
 }
 
 #[test]
-fn a_new_gunicorn_does_not_either_way() {
+fn a_new_gunicorn_does_not_reset_whether_the_app_reads_the_body_or_not() {
     for path in ["/ignore", "/read"] {
         let ended = run(NEW, path);
         assert_eq!(ended.summary("resets"), 0, "{:#?}", ended.log);
     }
 }
 
-/// What `rstlab check` says of the app that ignores bodies, for one size: the exit code and the report.
+/// The exit code and the report of `rstlab check` of the app that ignores bodies, for one size.
 fn check(address: SocketAddr, body_bytes: &str) -> (Option<i32>, Value) {
-    let output = Command::new(binary("rstlab"))
-        .args(["check", &format!("http://{address}/ignore")])
+    let output = rstlab(&["check", &format!("http://{address}/ignore")])
         .args(["--body-sizes", body_bytes, "--trials=10"])
         .args(["--scenario=body-after-gap", "--quiet", "--json=/dev/stdout"])
         .env_clear()
-        .output()
-        .unwrap();
+        .output_in_time();
     let report = serde_json::from_slice(&output.stdout).unwrap();
     (output.status.code(), report)
 }
@@ -124,7 +122,7 @@ fn check_finds_that_an_old_gunicorn_loses_at_every_size() {
 }
 
 #[test]
-fn check_finds_the_bounds_of_a_new_one() {
+fn check_finds_the_bounds_of_a_new_gunicorn() {
     let (_gunicorn, address) = gunicorn(NEW);
     for (bytes, expected) in [("22", 0), ("60000", 0), ("200000", 1)] {
         let (code, report) = check(address, bytes);
@@ -133,7 +131,7 @@ fn check_finds_the_bounds_of_a_new_one() {
         assert_eq!(drain["kind"], "reads-on", "{report:#}");
         assert_eq!(drain["bytes"]["at_least"], 65_536, "{report:#}");
         assert_eq!(drain["bytes"]["less_than"], 65_537, "{report:#}");
-        // 2 s of gunicorn's: it may get the processor later than its deadline.
+        // gunicorn drains for 2 s. On a busy machine it may notice the deadline later.
         let time = |end: &str| drain["milliseconds"][end].as_u64().unwrap();
         assert!((1_800..2_200).contains(&time("at_least")), "{report:#}");
         assert!((1_900..2_300).contains(&time("less_than")), "{report:#}");

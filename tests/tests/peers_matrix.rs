@@ -3,40 +3,36 @@
 #![cfg(feature = "peers")]
 
 use std::path::Path;
-use std::process::Command;
 
-use rstlab_tests::binary;
+use rstlab_tests::{InTime as _, rstlab, text, words};
 
-/// The table of these entries, a few trials of two scenarios, the words of each line one blank apart.
+/// The table of these entries with a few trials of two scenarios; in each line the words are one blank apart.
 fn table(only: &[&str]) -> String {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let list = directory.path().join("list.toml");
     let peers = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers");
-    let text = std::fs::read_to_string(peers.join("matrix.toml")).expect("the list is there");
-    // The same entries with fewer trials, in another place.
-    let text = text.replacen(
+    let entries = std::fs::read_to_string(peers.join("matrix.toml")).expect("the list is there");
+    // The copy of the list has fewer trials, and is in another directory.
+    let entries = entries.replacen(
         "[[server]]",
         "[check]\ntrials = 4\nscenarios = [\"body-after-gap\", \"body-large\"]\n\n[[server]]",
         1,
     );
     let directory_of = format!("[[server]]\ndirectory = {:?}", peers.display().to_string());
-    let text = text.replace("[[server]]", &directory_of);
-    let proxies = text.find("[[proxy]]").expect("there are proxies");
-    std::fs::write(&list, &text[..proxies]).expect("it can be written");
-    let output = Command::new(binary("rstlab"))
-        .arg("matrix")
-        .arg(&list)
-        .arg("--only")
+    let entries = entries.replace("[[server]]", &directory_of);
+    let proxies = entries.find("[[proxy]]").expect("there are proxies");
+    std::fs::write(&list, &entries[..proxies]).expect("it can be written");
+    let output = rstlab(&["matrix", "--only"])
         .args(only)
-        .output()
-        .expect("it starts");
-    let printed = String::from_utf8_lossy(&output.stdout);
+        .arg("--")
+        .arg(&list)
+        .output_in_time();
+    let printed = text(&output.stdout);
     assert_eq!(output.status.code(), Some(0), "{printed}");
-    let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ") + "\n";
-    printed.lines().map(words).collect()
+    printed.lines().map(|line| words(line) + "\n").collect()
 }
 
-/// Whether a row has this version, verdict and end: what it reads on and the marks.
+/// Checks that the row of a name begins with this version and verdict, and ends with these drain bounds and marks.
 fn assert_row(table: &str, name: &str, begin: &str, end: &str) {
     let row = table.lines().find(|row| row.starts_with(name));
     let row = row.and_then(|row| row.strip_prefix(name));

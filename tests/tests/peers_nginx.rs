@@ -1,4 +1,5 @@
-//! The original cast: a real nginx in front of rstlab-upstream; and one that speaks TLS, checked.
+//! A real nginx in front of rstlab-upstream logs the reset of the article, and `rstlab check` recognizes an nginx that
+//! speaks TLS.
 
 #![cfg(feature = "peers")]
 // Helpers of tests, outside of #[test].
@@ -13,7 +14,8 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use rstlab_tests::{
-    Ended, Program, Reply, binary, connect, field, post_head, read_reply, upstream,
+    ChildProgram, InTime as _, ProgramEnd, Reply, assert_contains, connect, field, post_head,
+    read_reply, rstlab, text, upstream,
 };
 use rustix::io::dup;
 use tempfile::TempDir;
@@ -25,14 +27,14 @@ const GAP: Duration = Duration::from_millis(5);
 
 /// nginx in the foreground, with every path in a directory of its own.
 struct Nginx {
-    program: Program,
+    program: ChildProgram,
     directory: TempDir,
     address: SocketAddr,
 }
 
 impl Nginx {
-    /// In front of an upstream. Small buffers towards the client: a client that reads nothing soon keeps nginx from
-    /// reading on.
+    /// nginx in front of an upstream. Its buffers towards the client are small, so a client that does not read soon keeps
+    /// nginx from reading on.
     fn before(upstream: SocketAddr) -> Self {
         let directory = TempDir::new().unwrap();
         let location = format!(
@@ -46,15 +48,14 @@ impl Nginx {
         Self::start(directory, "sndbuf=16k", &location)
     }
 
-    /// With TLS on its port, and a certificate of its own.
+    /// nginx with TLS on its port, and a new certificate.
     fn with_tls() -> Self {
         let directory = TempDir::new().unwrap();
         let made = Command::new("openssl")
             .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes"])
             .args(["-subj", "/CN=localhost", "-keyout", "key", "-out", "cert"])
             .current_dir(&directory)
-            .output()
-            .unwrap();
+            .output_in_time();
         assert!(made.status.success(), "{made:?}");
         let path = directory.path().display();
         let keys = format!(
@@ -64,7 +65,7 @@ impl Nginx {
         Self::start(directory, "ssl", &keys)
     }
 
-    /// `listen` is what stands behind the address there, and `server` what its server holds.
+    /// Starts nginx. `listen` stands behind the address in the directive `listen`, and `server` in the block `server`.
     fn start(directory: TempDir, listen: &str, server: &str) -> Self {
         // nginx can't say which free port it took, so it inherits a socket that listens already, as it does
         // from its predecessor when it is upgraded (the variable NGINX).
@@ -100,24 +101,24 @@ impl Nginx {
             .arg(config_file)
             .env("NGINX", format!("{};", inherited.as_raw_fd()));
         Self {
-            program: Program::start(command),
+            program: ChildProgram::start(command),
             directory,
             address,
         }
     }
 
-    /// Ends it; returns its error log.
+    /// Ends nginx; returns its error log.
     fn stop(self) -> String {
-        let Ended { status, log } = self.program.stop();
+        let ProgramEnd { status, log } = self.program.stop();
         assert_eq!(status.code(), Some(0), "{log:?}");
         fs::read_to_string(self.directory.path().join("error.log")).unwrap()
     }
 }
 
-/// Sends head and body [`GAP`] apart, and reads nothing before.
+/// Sends head and body [`GAP`] apart, and reads afterwards.
 ///
-/// The upstream that does not wait for the body has answered by then, and closed; nginx has no room for all of
-/// the response, and can't send it on.
+/// An upstream that does not wait for the body has answered and closed by then. nginx has no room for the whole
+/// response, and cannot send it on.
 fn body_after_a_gap(nginx: SocketAddr) -> io::Result<Reply> {
     let mut client = connect(nginx)?;
     client.write_all(post_head("/", BODY.len() as u64).as_bytes())?;
@@ -126,7 +127,7 @@ fn body_after_a_gap(nginx: SocketAddr) -> io::Result<Reply> {
     Ok(read_reply(&mut client))
 }
 
-/// How many lines of nginx's error log tell of a reset.
+/// How many lines of nginx's error log report a reset of the upstream.
 fn resets(log: &str) -> usize {
     let reset =
         |line: &&str| line.contains("104: Connection reset by peer") && line.contains("upstream");
@@ -153,7 +154,7 @@ fn lazy_makes_nginx_log_its_104() {
 }
 
 #[test]
-fn drain_does_not() {
+fn drain_makes_nginx_log_no_reset() {
     let upstream = upstream(&[("UPSTREAM_MODE", "drain")]);
     let nginx = Nginx::before(upstream.address);
     for _ in 0..REQUESTS {
@@ -170,12 +171,8 @@ fn drain_does_not() {
 #[test]
 fn check_says_that_nginx_speaks_tls() {
     let nginx = Nginx::with_tls();
-    let output = Command::new(binary("rstlab"))
-        .args(["check", &format!("http://{}/", nginx.address)])
-        .output()
-        .unwrap();
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(stderr.contains("TLS: the port speaks https"), "{stderr}");
+    let output = rstlab(&["check", &format!("http://{}/", nginx.address)]).output_in_time();
+    assert_contains(text(&output.stderr), &["TLS: the port speaks https"]);
     assert_eq!(output.status.code(), Some(2));
     nginx.stop();
 }

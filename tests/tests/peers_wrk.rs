@@ -1,4 +1,4 @@
-//! What wrk says of the proxy, as the README shows it.
+//! wrk counts read errors behind the proxy if the upstream is `lazy`, and none if it is `drain`.
 
 #![cfg(feature = "peers")]
 
@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 
-use rstlab_tests::{proxy, upstream};
+use rstlab_tests::{InTime as _, proxy, upstream};
 
 /// POSTs for a second over four connections; returns what wrk printed.
 fn wrk(proxy: SocketAddr) -> String {
@@ -16,8 +16,7 @@ fn wrk(proxy: SocketAddr) -> String {
         .arg("--script")
         .arg(script)
         .arg(format!("http://{proxy}/"))
-        .output()
-        .expect("wrk is installed");
+        .output_in_time();
     assert!(output.status.success(), "{output:?}");
     String::from_utf8_lossy(&output.stdout).into_owned()
 }

@@ -1,4 +1,4 @@
-//! The programs as their user meets them: settings, exit codes, the order to stop.
+//! The programs as their user runs them: bad settings, exit codes, the order to stop.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::TcpListener;
@@ -9,7 +9,8 @@ use std::thread;
 use std::time::Instant;
 
 use rstlab_tests::{
-    LIMIT, Reply, binary, connect, exchange, field, post_head, proxy, read_reply, upstream,
+    InTime as _, LIMIT, Reply, assert_contains, binary, connect, exchange, field, post_head, proxy,
+    read_reply, rstlab, text, upstream,
 };
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -17,9 +18,8 @@ fn run(program: &str, arguments: &[&str]) -> (Option<i32>, String) {
     let Output { status, stderr, .. } = Command::new(binary(program))
         .args(arguments)
         .env_clear()
-        .output()
-        .expect("it starts");
-    (status.code(), String::from_utf8_lossy(&stderr).into_owned())
+        .output_in_time();
+    (status.code(), text(&stderr).to_owned())
 }
 
 #[test]
@@ -49,9 +49,7 @@ fn bad_settings_are_named_all_at_once_with_exit_code_2() {
         assert_eq!(code, Some(2), "{text}");
         let allowed = text.matches("; allowed: ").count();
         assert_eq!(allowed, named.len(), "{text}");
-        for setting in named {
-            assert!(text.contains(setting), "{setting} is missing in:\n{text}");
-        }
+        assert_contains(&text, named);
     }
 }
 
@@ -66,15 +64,14 @@ fn a_port_in_use_is_one_clear_line_with_exit_code_1() {
         let (code, text) = run(program, &["--listen", &address]);
         assert_eq!(code, Some(1), "{text}");
         assert_eq!(text.lines().count(), 1, "{text}");
-        for part in [program, setting, &address, "Address already in use"] {
-            assert!(text.contains(part), "{part} is missing in {text}");
-        }
+        let parts = [program, setting, &address, "Address already in use"];
+        assert_contains(&text, &parts);
     }
 }
 
-/// A pipe holds 64 KiB. When nobody empties it the log waits; the program must not.
+/// A pipe holds 64 KiB. If nobody reads it, the log has to wait, but not the program.
 #[test]
-fn a_log_that_nobody_reads_stops_nothing() {
+fn a_log_that_nobody_reads_does_not_stop_the_program() {
     let mut child = Command::new(binary("rstlab-upstream"))
         .args([
             "--listen=127.0.0.1:0",
@@ -86,7 +83,7 @@ fn a_log_that_nobody_reads_stops_nothing() {
         .spawn()
         .expect("it starts");
     let mut first_line = String::new();
-    // Held to the end: a closed pipe is another matter.
+    // The test holds the pipe to the end, because writing to a closed pipe fails and does not wait.
     let mut stderr = BufReader::with_capacity(1, child.stderr.take().expect("piped"));
     stderr.read_line(&mut first_line).expect("it logs");
     let address = field(&first_line, "address").expect(&first_line);
@@ -124,7 +121,8 @@ fn stop_under_load(mode: &str) {
     let proxy = proxy(upstream.address, &[]);
     let address = proxy.address;
 
-    // Who connects holds it for reading: nobody is between the question and the answer when it turns true.
+    // A client holds the lock for reading while it looks and connects, so nobody is between the two when the value
+    // turns true.
     let stopping = RwLock::new(false);
     let one_request = |body: &[u8]| -> Option<io::Result<Reply>> {
         let stopping = stopping.read().expect("no client panicked");
@@ -134,7 +132,7 @@ fn stop_under_load(mode: &str) {
         let connected = connect(address);
         drop(stopping);
         Some(connected.and_then(|mut stream| {
-            // The head alone first: some are caught between it and the body.
+            // Head and body are two writes: some clients are between the two when the order comes.
             stream.write_all(post_head("/", body.len() as u64).as_bytes())?;
             stream.write_all(body)?;
             Ok(read_reply(&mut stream))
@@ -153,7 +151,7 @@ fn stop_under_load(mode: &str) {
             scope.spawn(|| client(sender));
         }
         drop(sender);
-        // The load is at full strength when each client could have had an answer.
+        // After so many answers every client has begun.
         let mut before: Vec<_> = replies.iter().take(CLIENTS).collect();
         let mut stop = stopping.write().expect("no client panicked");
         before.extend(replies.try_iter());
@@ -179,24 +177,19 @@ fn stop_under_load(mode: &str) {
     assert_eq!(upstream.stop().status.code(), Some(0));
 }
 
-/// The process that answers is rstlab-upstream, which lies beside rstlab.
+/// The process that answers is rstlab-upstream, which is in the directory of rstlab.
 #[test]
 fn a_trace_shows_a_killed_process() {
-    let Output { status, stdout, .. } = Command::new(binary("rstlab"))
-        .args(["trace", "--mode=kill", "--gap=20ms", "--witness=sockets"])
-        .env_clear()
-        .output()
-        .expect("it starts");
-    let text = String::from_utf8_lossy(&stdout);
-    assert!(status.success(), "{text}");
-    assert!(text.contains("cause     killed."), "{text}");
-    // Of the half that was sent, a RST may take some away.
-    assert!(text.contains("bytes: cut"), "{text}");
+    let args = ["trace", "--mode=kill", "--gap=20ms", "--witness=sockets"];
+    let Output { status, stdout, .. } = rstlab(&args).env_clear().output_in_time();
+    assert!(status.success(), "{}", text(&stdout));
+    // Half of the response is sent, and a RST may destroy some of that.
+    assert_contains(text(&stdout), &["cause     killed.", "bytes: cut"]);
 }
 
 /// As with `rstlab load ... | head`.
 #[test]
-fn that_nobody_reads_on_is_no_error() {
+fn a_closed_standard_output_is_no_error() {
     let upstream = upstream(&[("UPSTREAM_MODE", "drain")]);
     let url = format!("http://{}/", upstream.address);
     for arguments in [
@@ -206,18 +199,16 @@ fn that_nobody_reads_on_is_no_error() {
         vec!["check", &url, "--trials=1", "--scenario=keep-alive"],
         vec!["trace", "--witness=sockets"],
     ] {
-        let mut child = Command::new(binary("rstlab"))
-            .args(&arguments)
+        let mut child = rstlab(&arguments)
             .env_clear()
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .expect("it starts");
         drop(child.stdout.take());
-        let Output { status, stderr, .. } = child.wait_with_output().expect("it ends");
-        let stderr = String::from_utf8_lossy(&stderr);
-        assert_eq!(stderr, "", "{arguments:?}");
-        // 1 is a demonstration that was not as explained: on a busy machine one request may say so.
+        let Output { status, stderr, .. } = child.output_in_time();
+        assert_eq!(text(&stderr), "", "{arguments:?}");
+        // Exit code 1 is a demonstration that was not as explained: on a busy machine one request may be enough for that.
         assert!(
             matches!(status.code(), Some(0 | 1)),
             "{arguments:?}: {status}"

@@ -5,10 +5,10 @@
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::{Command, Output};
+use std::process::Output;
 use std::thread;
 
-use rstlab_tests::{binary, proxy};
+use rstlab_tests::{InTime as _, assert_contains, content_length, proxy, rstlab, text};
 
 /// A port that nobody listens on at this moment.
 fn free_address() -> SocketAddr {
@@ -19,19 +19,15 @@ fn free_address() -> SocketAddr {
 }
 
 fn through(proxy: SocketAddr, upstream: SocketAddr, more: &[&str]) -> Output {
-    Command::new(binary("rstlab"))
-        .args(["check", "--through", &format!("http://{proxy}/upload")])
+    rstlab(&["check", "--through", &format!("http://{proxy}/upload")])
         .args(["--upstream-listen", &upstream.to_string()])
         .args(more)
-        .env_remove("LOG")
-        .output()
-        .unwrap()
+        .output_in_time()
 }
 
 /// The rows of the table: body, clients, and how many of them got the answer.
 fn rows(output: &Output) -> Vec<(String, u64, u64)> {
-    let text = String::from_utf8_lossy(&output.stdout);
-    let lines = text
+    let lines = text(&output.stdout)
         .lines()
         .map(|line| line.split_whitespace().collect::<Vec<_>>());
     lines
@@ -57,7 +53,7 @@ fn every_client_of_our_proxy_gets_the_answer() {
     assert_eq!(output.status.code(), Some(0));
 }
 
-/// A proxy that passes everything on before it reads, and gives up when a write fails.
+/// A proxy that passes the whole request on before it reads the answer, and gives up when a write fails.
 fn hasty_proxy(upstream: SocketAddr) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -80,12 +76,7 @@ fn pass_on(mut client: TcpStream, upstream: SocketAddr) -> io::Result<()> {
         }
         request.extend_from_slice(&buf[..bytes]);
         if let Some(end) = request.windows(4).position(|four| four == b"\r\n\r\n") {
-            let head = String::from_utf8_lossy(&request[..end]).to_ascii_lowercase();
-            let length = head
-                .lines()
-                .find_map(|line| line.strip_prefix("content-length: "));
-            let length: usize = length.map_or(0, |length| length.parse().unwrap());
-            break length - (request.len() - end - 4);
+            break content_length(text(&request[..end])) - (request.len() - end - 4);
         }
     };
     server.write_all(&request)?;
@@ -110,11 +101,10 @@ fn a_proxy_that_gives_up_on_a_failed_write_loses_answers() {
 }
 
 #[test]
-fn one_that_forwards_to_nobody_is_told() {
+fn a_proxy_that_forwards_to_nobody_is_named() {
     let proxy = proxy(free_address(), &[]);
     let output = through(proxy.address, free_address(), &[]);
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(2), "{stderr}");
-    assert!(stderr.contains("gets 502 of "), "{stderr}");
-    assert!(stderr.contains("Is it the proxy's upstream?"), "{stderr}");
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    let parts = ["gets 502 of ", "Is it the proxy's upstream?"];
+    assert_contains(text(&output.stderr), &parts);
 }

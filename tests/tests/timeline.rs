@@ -20,11 +20,11 @@ const BODY: &[u8] = b"looked at by nobody ..";
 /// A call and what it returned: bytes or zero, or its error number.
 type Called = (SysCall, Result<u64, i32>);
 
-/// With the seconds at which each began, on some clock.
-type Calls = Vec<(f64, Called)>;
+/// Calls with the seconds at which each began, on any clock.
+type TimedCalls = Vec<(f64, Called)>;
 
 #[test]
-fn the_same_calls_in_the_same_order_and_of_the_same_sizes() {
+fn the_recorded_calls_are_those_of_strace_in_order_and_size() {
     for mode in ["lazy", "delay", "linger", "abort", "truncate"] {
         let directory = TempDir::new().unwrap();
         let (traced, recorded) = run(mode, &directory);
@@ -33,7 +33,7 @@ fn the_same_calls_in_the_same_order_and_of_the_same_sizes() {
             calls.iter().map(|(_, called)| *called).collect()
         };
         assert_eq!(names(&recorded), names(&traced), "{mode}");
-        // Two clocks, but the same pauses: strace stops the program at each call, so only the order of magnitude.
+        // The clocks differ, but the pauses are the same. strace stops the program at each call, so they agree roughly.
         let length = |calls: &[(f64, Called)]| calls.last().unwrap().0 - calls[0].0;
         let difference = (length(&recorded) - length(&traced)).abs();
         assert!(difference < 0.5, "{mode}: {difference} s");
@@ -41,7 +41,7 @@ fn the_same_calls_in_the_same_order_and_of_the_same_sizes() {
 }
 
 /// One request to an upstream under strace; what strace saw on its connection, and what was recorded of it.
-fn run(mode: &str, directory: &TempDir) -> (Calls, Calls) {
+fn run(mode: &str, directory: &TempDir) -> (TimedCalls, TimedCalls) {
     let output = directory.path().join("strace");
     let records = directory.path().join("records");
     let mut command = Command::new("strace");
@@ -60,7 +60,7 @@ fn run(mode: &str, directory: &TempDir) -> (Calls, Calls) {
     let mut client = connect(server.address).unwrap();
     client.write_all(HEAD).unwrap();
     if mode == "truncate" {
-        // It reads the body first.
+        // An upstream in this mode reads the body first.
         client.write_all(BODY).unwrap();
     }
     client.read_exact(&mut [0; 1000]).unwrap();
@@ -84,7 +84,7 @@ fn run(mode: &str, directory: &TempDir) -> (Calls, Calls) {
     (traced(&trace), recorded(&record))
 }
 
-fn recorded(record: &Record) -> Calls {
+fn recorded(record: &Record) -> TimedCalls {
     let calls = record.events.iter().filter_map(|event| {
         let What::Call {
             call,
@@ -102,7 +102,7 @@ fn recorded(record: &Record) -> Calls {
 }
 
 /// The calls on accepted connections; those that would have blocked are left out, as on the tape.
-fn traced(trace: &str) -> Calls {
+fn traced(trace: &str) -> TimedCalls {
     let mut calls = Vec::new();
     for text in strace_calls(trace) {
         let (time, text) = text.split_once(' ').unwrap();
@@ -117,7 +117,7 @@ fn traced(trace: &str) -> Calls {
 fn called(text: &str) -> Option<Called> {
     let (name, arguments) = text.split_once('(')?;
     let (arguments, returned) = arguments.rsplit_once(" = ")?;
-    // `[22]`: what the kernel wrote there.
+    // The number that the kernel wrote, as in `[22]`.
     let told = || {
         let (_, told) = arguments.rsplit_once('[')?;
         told.split(']').next()?.parse::<u64>().ok()

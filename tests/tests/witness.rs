@@ -1,18 +1,19 @@
-//! `--witness` of the real programs: what each level sees, what it needs, and what it leaves behind. Needs root and
-//! a mounted tracefs: `cargo test -p rstlab-tests --features kernel --test witness`.
+//! `--witness` of the real programs: the evidence of each level, the privilege that it needs, and the traces that it
+//! leaves. Needs root and a mounted tracefs: `cargo test -p rstlab-tests --features kernel --test witness`.
 
 #![cfg(feature = "kernel")]
 // Helpers of tests, outside of #[test].
 #![allow(clippy::unwrap_used)]
 
-use std::fs::{self, Permissions};
+use std::fs;
 use std::net::SocketAddr;
-use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
 use std::process::Command;
 
-use rstlab_tests::{Server, binary, exchange, field, proxy, trace_instances, upstream};
+use rstlab_tests::{
+    InTime as _, Server, assert_contains, exchange, field, for_everybody, proxy, rstlab, text,
+    trace_instances, upstream,
+};
 use rustix::process::{Signal, kill_process};
 use tempfile::TempDir;
 
@@ -20,7 +21,7 @@ const POST: &[u8] =
     b"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 22\r\n\r\n\
                       looked at by nobody ..";
 
-/// An upstream that gets no processor for longer finds head and body together, and then it has read both.
+/// Longer than a busy machine keeps the upstream waiting: the upstream has to read the head before the body comes.
 const GAP: &str = "200ms";
 
 /// One request through both programs; the log line of each.
@@ -28,7 +29,7 @@ fn reset(witness: &str, mode: &str) -> [String; 2] {
     let mut upstream = upstream(&[("UPSTREAM_WITNESS", witness), ("UPSTREAM_MODE", mode)]);
     let settings = [("PROXY_WITNESS", witness), ("PROXY_GAP", GAP)];
     let mut proxy = proxy(upstream.address, &settings);
-    // Cut or whole: the log says.
+    // The response may be cut or whole; the log says which.
     let _ = exchange(proxy.address, POST);
     let lines = [proxy.wait_for(" WARN "), upstream.wait_for(" closed ")];
     proxy.stop();
@@ -41,7 +42,7 @@ fn known(line: &str) -> (Option<&str>, Option<&str>) {
 }
 
 #[test]
-fn each_level_says_what_it_can_and_no_more() {
+fn each_level_of_evidence_proves_what_it_can_and_no_more() {
     let [proxy, upstream] = reset("kernel", "lazy");
     let expected = (Some("data-after-close"), Some("proved"));
     assert_eq!((known(&proxy), known(&upstream)), (expected, expected));
@@ -52,15 +53,15 @@ fn each_level_says_what_it_can_and_no_more() {
     assert_eq!((known(&proxy), known(&upstream)), (expected, expected));
     assert_eq!(field(&proxy, "reason"), None, "{proxy}");
 
-    // What came after the close only the kernel and the packets know.
+    // Only the kernel and the packets know that bytes came after the close.
     let [proxy, upstream] = reset("sockets", "lazy");
     let unknown = (Some("unknown"), Some("inferred"));
     assert_eq!((known(&proxy), known(&upstream)), (unknown, (None, None)));
 }
 
-/// A dual-stack listener knows its IPv4 clients by mapped addresses; the kernel and the proxy know them as they are.
+/// A dual-stack listener sees its IPv4 clients at mapped addresses; the kernel and the proxy see their IPv4 addresses.
 #[test]
-fn a_dual_stack_upstream_is_the_same_one() {
+fn the_records_of_a_dual_stack_upstream_match_those_of_the_proxy() {
     let directory = TempDir::new().unwrap();
     let path = directory.path().to_str().unwrap();
     let mut upstream = upstream(&[
@@ -79,15 +80,13 @@ fn a_dual_stack_upstream_is_the_same_one() {
     for line in [proxy.wait_for(" WARN "), upstream.wait_for(" closed ")] {
         let expected = (Some("data-after-close"), Some("proved"));
         assert_eq!(known(&line), expected, "{line}");
+        assert_eq!(field(&line, "reason"), Some("TCP_ABORT_ON_DATA"), "{line}");
         assert_eq!(field(&line, "sent_by"), Some("upstream"), "{line}");
     }
     proxy.stop();
     upstream.stop();
-    let show = Command::new(binary("rstlab"))
-        .args(["show", "--json", path])
-        .output()
-        .unwrap();
-    let records = String::from_utf8(show.stdout).unwrap();
+    let show = rstlab(&["show", "--json", path]).output_in_time();
+    let records = text(&show.stdout);
     assert_eq!(records.lines().count(), 1, "one connection: {records}");
 }
 
@@ -102,24 +101,11 @@ fn without_privilege_nothing_is_proved() {
     }
 }
 
-/// A copy of a program that everybody may run: the directory of the build may be closed to others.
-fn for_everybody(name: &str, directory: &TempDir) -> PathBuf {
-    let copy = directory.path().join(name);
-    // By a process of its own: what another test's thread starts meanwhile would inherit our descriptor of the copy,
-    // and a program that is open for writing cannot be run (ETXTBSY).
-    let status = Command::new("cp").arg(binary(name)).arg(&copy).status();
-    assert!(status.unwrap().success());
-    for path in [copy.as_path(), directory.path()] {
-        fs::set_permissions(path, Permissions::from_mode(0o755)).unwrap();
-    }
-    copy
-}
-
 #[test]
-fn nobody_gets_what_works_or_hears_what_is_missing() {
+fn a_user_without_privilege_gets_the_evidence_that_works_or_is_told_what_is_missing() {
     let directory = TempDir::new().unwrap();
     for name in ["rstlab-proxy", "rstlab-upstream"] {
-        let program = for_everybody(name, &directory);
+        let program = for_everybody(name, directory.path());
         let command = |witness: &str| {
             let mut command = Command::new(&program);
             command.args(["--listen=127.0.0.1:0", "--witness", witness]);
@@ -127,24 +113,21 @@ fn nobody_gets_what_works_or_hears_what_is_missing() {
             command
         };
         for (witness, missing) in [("kernel", "for root only"), ("packets", "CAP_NET_RAW")] {
-            let output = command(witness).output().unwrap();
-            let text = String::from_utf8(output.stderr).unwrap();
-            assert_eq!(output.status.code(), Some(1), "{text}");
-            assert!(text.contains(missing), "{text}");
-            assert!(text.contains(&format!("_WITNESS={witness}")), "{text}");
+            let output = command(witness).output_in_time();
+            assert_eq!(output.status.code(), Some(1), "{output:?}");
+            let setting = format!("_WITNESS={witness}");
+            assert_contains(text(&output.stderr), &[missing, &setting]);
         }
         let server = Server::start(command("auto"));
         let ended = server.stop();
         let line = &ended.log[0];
         assert_eq!(field(line, "witness"), Some("counters"), "{line}");
-        for reason in ["not_more", "for root only", "CAP_NET_RAW"] {
-            assert!(line.contains(reason), "{line}");
-        }
+        assert_contains(line, &["not_more", "for root only", "CAP_NET_RAW"]);
     }
 }
 
 #[test]
-fn the_trace_goes_with_the_program_and_a_stale_one_with_the_next() {
+fn a_program_removes_its_trace_instance_and_those_of_killed_programs() {
     let start = || upstream(&[("UPSTREAM_WITNESS", "kernel")]);
     for signal in [Signal::TERM, Signal::INT] {
         let server = start();
@@ -163,7 +146,7 @@ fn the_trace_goes_with_the_program_and_a_stale_one_with_the_next() {
     assert_eq!(trace_instances(pid), 0);
 }
 
-/// Both halves in one directory: the proxy's line has the bytes that only the upstream knows of.
+/// Both programs record in one directory, so the line of the proxy has the bytes that only the upstream knows of.
 #[test]
 fn proxy_and_upstream_share_what_they_know_without_privilege() {
     let directory = TempDir::new().unwrap();

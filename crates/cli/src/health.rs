@@ -1,3 +1,5 @@
+//! The health check of a running program.
+
 use std::io::{Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::Duration;

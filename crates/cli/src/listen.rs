@@ -1,13 +1,15 @@
+//! The socket a program listens on.
+
 use anyhow::Context as _;
 use tokio::net::{TcpListener, TcpSocket, lookup_host};
 
-/// Connections the kernel may hold for us before we take them (it caps this at `net.core.somaxconn`).
+/// Connections that the kernel holds until they are accepted (it caps this at `net.core.somaxconn`).
 const BACKLOG: u32 = 4096;
 
-/// Listens on `address`, a `host:port`; `setting` is the name to tell the user if that fails.
+/// Listens on `address`, a `host:port`; the error names `setting`.
 ///
 /// # Errors
-/// The name does not resolve, the port is in use, or the address is not ours.
+/// The name does not resolve, the port is in use, or the address is not this machine's.
 pub async fn listen(setting: &str, address: &str) -> anyhow::Result<TcpListener> {
     let listener = async {
         let address = lookup_host(address)

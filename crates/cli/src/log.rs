@@ -1,10 +1,13 @@
-use std::io::IsTerminal;
+//! The log of a program: its settings, and its start.
 
-use tracing_appender::non_blocking::WorkerGuard;
+use std::io::{IsTerminal, Write as _};
+
+use tracing_appender::non_blocking::{ErrorCounter, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
 use crate::Settings;
+use crate::allowed::{self, Allowed};
 
 /// How log lines are written to standard error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,20 +18,20 @@ pub enum LogFormat {
     Json,
 }
 
-/// The settings `LOG` and `LOG_FORMAT`.
+/// Which log lines are written, and how.
 #[derive(Debug)]
 pub struct LogOptions {
-    filter: EnvFilter,
-    format: LogFormat,
+    /// A filter that [`log_filter`] allows.
+    pub filter: String,
+    /// How a line is written.
+    pub format: LogFormat,
 }
 
 impl LogOptions {
-    /// Reads both settings.
+    /// Reads the settings `LOG` and `LOG_FORMAT`.
     pub fn read(settings: &mut Settings, filter: &str, format: &str) -> Option<Self> {
-        let allowed = "a filter such as error, warn, info, debug, rstlab_proxy=debug";
-        let filter = settings.read("LOG", filter, allowed, parse_filter);
-        let formats = [("text", LogFormat::Text), ("json", LogFormat::Json)];
-        let format = settings.choice("LOG_FORMAT", format, &formats);
+        let filter = settings.check("LOG", filter, log_filter());
+        let format = settings.check("LOG_FORMAT", format, log_format());
         Some(Self {
             filter: filter?,
             format: format?,
@@ -36,8 +39,20 @@ impl LogOptions {
     }
 }
 
-/// A filter in which every lone word is a level: tracing would take any other for the name of a module, and
-/// `LOG=inof` would silence everything.
+/// A filter of log lines.
+pub fn log_filter() -> Allowed<impl Fn(&str) -> Option<String>> {
+    let text = "a filter such as error, warn, info, debug, rstlab_proxy=debug";
+    let parse = |text: &str| parse_filter(text).map(|_| text.to_owned());
+    Allowed::new(text, parse).named("FILTER")
+}
+
+/// A format of log lines.
+pub fn log_format() -> Allowed<impl Fn(&str) -> Option<LogFormat>> {
+    allowed::choice(&[("text", LogFormat::Text), ("json", LogFormat::Json)]).named("FORMAT")
+}
+
+/// Takes a filter only if each word in it that stands alone is a level: tracing would take any other word for the
+/// name of a module, and `LOG=inof` would silence everything.
 fn parse_filter(text: &str) -> Option<EnvFilter> {
     let sound = text.split(',').all(|directive| {
         let is_level = !directive.is_empty() && directive.parse::<LevelFilter>().is_ok();
@@ -46,30 +61,46 @@ fn parse_filter(text: &str) -> Option<EnvFilter> {
     EnvFilter::builder().parse(text).ok().filter(|_| sound)
 }
 
-/// The running log; what waits to be written is written when it is dropped, for a second at most.
+/// The running log. Dropping it writes the lines that still wait, for a second at most, and says how many were dropped.
 #[must_use = "dropping it ends the log"]
 #[derive(Debug)]
-pub struct Log(#[expect(dead_code, reason = "held for its drop")] WorkerGuard);
+pub struct Log {
+    #[expect(dead_code, reason = "held for its drop")]
+    guard: WorkerGuard,
+    dropped: ErrorCounter,
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        let dropped = self.dropped.dropped_lines();
+        if dropped > 0 {
+            // Nobody may read it any more.
+            let _ = writeln!(std::io::stderr(), "{dropped} lines of the log were dropped");
+        }
+    }
+}
 
 /// Starts the log of this process, on standard error.
 ///
-/// Lines are written by a thread of their own: a terminal or a pipe that takes nothing must not stop the
-/// program. After 128,000 lines that wait, further ones are dropped.
+/// A thread of its own writes the lines, because a terminal or a pipe that takes nothing must not stop the program.
+/// While 128,000 lines wait, further ones are dropped.
 pub fn init_log(options: LogOptions) -> Log {
+    let LogOptions { filter, format } = options;
     let (writer, guard) = tracing_appender::non_blocking(std::io::stderr());
+    let dropped = writer.error_counter();
     let log = tracing_subscriber::fmt()
-        .with_env_filter(options.filter)
+        .with_env_filter(EnvFilter::new(filter))
         .with_writer(writer)
-        // Told on the same standard error, and with a panic when nobody reads that any more: the task that
-        // stops the program on a signal would end before it has done so.
+        // tracing prints its own errors on standard error too, and panics if nobody reads that any more. The panic
+        // could end the task that stops the program on a signal.
         .log_internal_errors(false)
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false);
-    match options.format {
+    match format {
         LogFormat::Text => log.init(),
         LogFormat::Json => log.json().flatten_event(true).init(),
     }
-    Log(guard)
+    Log { guard, dropped }
 }
 
 #[cfg(test)]

@@ -1,9 +1,11 @@
+//! Reads settings from their texts, and names every bad one.
+
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use bytesize::ByteSize;
+use crate::allowed::{self, Allowed};
 
-/// Reads settings from their text and remembers every bad one, so that all are told at once.
+/// Reads settings from their texts and remembers every bad one, so that one error names them all.
 ///
 /// Each reader returns `None` for a bad value; [`finish`](Settings::finish) turns that into the error.
 #[derive(Debug, Default)]
@@ -29,7 +31,7 @@ impl BadSettings {
 }
 
 impl Settings {
-    /// Reads one setting with `parse`; `allowed` says what would have been right.
+    /// Reads one setting with `parse`; `allowed` says which values `parse` takes.
     pub fn read<T>(
         &mut self,
         name: &str,
@@ -45,60 +47,40 @@ impl Settings {
         parsed
     }
 
+    /// Reads one setting, whose values `allowed` describes.
+    pub fn check<T, P>(&mut self, name: &str, value: &str, allowed: Allowed<P>) -> Option<T>
+    where
+        P: Fn(&str) -> Option<T>,
+    {
+        self.read(name, value, &allowed.text, allowed.parse)
+    }
+
     /// A time, such as `500us`, `1ms`, `60s`.
     pub fn time(&mut self, name: &str, value: &str) -> Option<Duration> {
-        let allowed = "a time with its unit: 0ms, 500us, 1ms, 60s (at most 1h)";
-        self.read(name, value, allowed, |text| {
-            humantime::parse_duration(text)
-                .ok()
-                .filter(|time| *time <= Duration::from_secs(3600))
-        })
+        self.check(name, value, allowed::time())
     }
 
     /// A time limit: a time that is not zero.
     pub fn time_limit(&mut self, name: &str, value: &str) -> Option<Duration> {
-        let allowed = "a time over zero with its unit: 500ms, 5s, 60s (at most 1h)";
-        self.read(name, value, allowed, |text| {
-            humantime::parse_duration(text)
-                .ok()
-                .filter(|time| !time.is_zero() && *time <= Duration::from_secs(3600))
-        })
+        self.check(name, value, allowed::time_limit())
     }
 
     /// A number of bytes, such as `614400`, `64KiB`, `1MiB`.
     pub fn bytes(&mut self, name: &str, value: &str) -> Option<u64> {
-        let allowed = "a number of bytes: 614400, 64KiB, 1MiB, 10GB";
-        self.read(name, value, allowed, |text| {
-            text.parse().ok().map(|ByteSize(bytes)| bytes)
-        })
+        self.check(name, value, allowed::bytes())
     }
 
     /// A `host:port` to listen on or to connect to.
     pub fn host_port(&mut self, name: &str, value: &str) -> Option<String> {
-        let allowed = "host:port, such as 127.0.0.1:8080, [::1]:8080, upstream:8000";
-        self.read(name, value, allowed, |text| {
-            let (host, port) = text.rsplit_once(':')?;
-            let bracketed = host.starts_with('[') && host.ends_with(']');
-            let sound = !host.is_empty()
-                && host.len() <= 255
-                && (bracketed || !host.contains(':'))
-                && !host.contains(|c: char| c.is_whitespace() || c == '/');
-            (sound && port.parse::<u16>().is_ok()).then(|| text.to_owned())
-        })
+        self.check(name, value, allowed::host_port())
     }
 
     /// One of a few words.
     pub fn choice<T: Copy>(&mut self, name: &str, value: &str, choices: &[(&str, T)]) -> Option<T> {
-        let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
-        self.read(name, value, &words.join(", "), |text| {
-            choices
-                .iter()
-                .find(|(word, _)| *word == text)
-                .map(|(_, choice)| *choice)
-        })
+        self.check(name, value, allowed::choice(choices))
     }
 
-    /// The settings put together, or everything that was wrong with them.
+    /// The settings put together, or the error that names every bad one.
     ///
     /// # Errors
     /// At least one value was bad.

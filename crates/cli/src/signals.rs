@@ -1,3 +1,5 @@
+//! The signals that stop a program.
+
 use std::io;
 
 use tokio::signal::unix::{SignalKind, signal};

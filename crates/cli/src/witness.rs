@@ -1,65 +1,74 @@
+//! The settings for the evidence of resets, and for the records of them.
+
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use rstlab_witness::{Level, Recorder, Role, Witness};
+use rstlab_witness::{Level, Recorder, Role, Sources, Takers, Witness};
 
 use crate::Settings;
+use crate::allowed::{self, Allowed};
 
-/// Most records of one role in a directory.
-pub const MOST_RECORDS: usize = 10_000;
+/// Largest number of records of one role in a directory.
+pub const MAX_RECORDS: usize = 10_000;
+
+/// A kind of evidence; `None` is the strongest that works.
+pub fn evidence() -> Allowed<impl Fn(&str) -> Option<Option<Level>>> {
+    let meaning = |level| match level {
+        Level::Sockets => "the program's own sockets; needs no privilege",
+        Level::Counters => {
+            "the same, and the counters of the network namespace;\nneeds no privilege"
+        }
+        Level::Packets => "the sockets, and a capture of the packets; needs CAP_NET_RAW",
+        Level::Kernel => "the sockets, and the kernel's own reason; needs root and tracefs",
+    };
+    let levels = Level::ALL.map(|level| (level.as_str(), Some(level)));
+    let choices = [&[("auto", None)][..], &levels].concat();
+    allowed::choice(choices).meaning(Level::ALL.map(|level| (level.as_str(), meaning(level))))
+}
 
 /// Reads which kind of evidence is wanted; `auto` is the strongest that works.
 pub fn witness_level(settings: &mut Settings, name: &str, text: &str) -> Option<Option<Level>> {
-    let mut choices = vec![("auto", None)];
-    choices.extend(Level::ALL.map(|level| (level.as_str(), Some(level))));
-    settings.choice(name, text, &choices)
+    settings.check(name, text, evidence())
 }
 
-/// How a program finds out why a connection was reset, and where it keeps its records.
+/// The settings for a program's witness and its records.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WitnessOptions {
-    role: Role,
-    wanted: Option<Level>,
-    directory: Option<PathBuf>,
-    most: usize,
+    /// The program's role.
+    pub role: Role,
+    /// The evidence asked for; `None` is the strongest that works.
+    pub level: Option<Level>,
+    /// The directory of the records, if they are kept.
+    pub directory: Option<PathBuf>,
+    /// Largest number of records kept.
+    pub max_records: usize,
 }
 
 impl WitnessOptions {
-    /// Checks the settings `…_WITNESS`, `…_RECORD` and `…_RECORD_MOST` of a program.
-    pub fn read(
-        settings: &mut Settings,
-        role: Role,
-        witness: &str,
-        record: &str,
-        most: &str,
-    ) -> Option<Self> {
-        let name = |what: &str| format!("{}_{what}", role.as_str().to_uppercase());
-        let wanted = witness_level(settings, &name("WITNESS"), witness);
-        let allowed = format!("a number from 1 to {MOST_RECORDS}");
-        let most = settings.read(&name("RECORD_MOST"), most, &allowed, |text| {
-            let most = text.parse().ok();
-            most.filter(|most| (1..=MOST_RECORDS).contains(most))
-        });
-        Some(Self {
-            role,
-            wanted: wanted?,
-            directory: (!record.is_empty()).then(|| record.into()),
-            most: most?,
-        })
-    }
-
-    /// Opens the witness of the connections to `port`; call it inside a tokio runtime.
+    /// Opens the witness of the connections to `port`, and the takers of their ends; call it inside a tokio runtime.
     ///
     /// # Errors
-    /// What is wanted does not work, or the directory cannot be written to.
-    pub fn open(&self, port: u16) -> anyhow::Result<Witness> {
+    /// The evidence asked for is not available here, or the directory cannot be written to.
+    pub fn open(&self, port: u16) -> anyhow::Result<(Witness, Takers)> {
         let program = self.role.as_str().to_uppercase();
-        let recorder = self.directory.as_ref().map(|directory| {
-            Recorder::to_dir(directory, self.role, self.most)
-                .with_context(|| format!("{program}_RECORD={}", directory.display()))
-        });
-        let wanted = self.wanted.map_or("auto", Level::as_str);
-        Witness::open(self.wanted, port, recorder.transpose()?)
-            .with_context(|| format!("{program}_WITNESS={wanted} does not work here"))
+        let mut takers = Takers::default();
+        if let Some(directory) = &self.directory {
+            let recorder = Recorder::to_dir(directory, self.role, self.max_records)
+                .with_context(|| format!("{program}_RECORD={}", directory.display()))?;
+            takers = takers.and(recorder);
+        }
+        let sources = Sources {
+            wanted: self.level,
+            port,
+            for_records: self.directory.is_some(),
+            shared_dir: self
+                .directory
+                .as_deref()
+                .filter(|_| self.role == Role::Proxy),
+        };
+        let wanted = self.level.map_or("auto", Level::as_str);
+        let witness = Witness::open(&sources)
+            .with_context(|| format!("{program}_WITNESS={wanted} does not work here"))?;
+        Ok((witness, takers))
     }
 }

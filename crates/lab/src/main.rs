@@ -1,26 +1,28 @@
-//! The program `rstlab`.
+//! The program `rstlab`: one subcommand for each module of the library.
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use rstlab_cli::{BadSettings, EXIT_USAGE, Log, LogOptions, Settings, init_log};
-use rstlab_lab::{check, client, demo, load, matrix, server, show, trace, watch};
+use rstlab_lab::judges::{check, matrix};
+use rstlab_lab::makes::{client, demo, load, server, trace};
+use rstlab_lab::watches::{show, watch};
 
 /// A laboratory for the occasional ECONNRESET between a reverse proxy and an app server.
-// Every value is text: clap would stop at the first bad one, and we name them all.
+// Every value is text: clap would stop at the first bad value, and rstlab names all of them.
 #[derive(Debug, Parser)]
 #[command(
     name = "rstlab",
     version,
     after_help = "Times have a unit: 500us, 10ms, 2s. Bytes may have one: 614400, 64KiB, 10GB.\n\
-                  Exit codes: 0 all is well, 1 it is not (each command's help says more), 2 bad settings."
+                  Exit codes: 0 all is well, 1 something is not (each command's help says more), 2 bad settings."
 )]
-struct Cli {
-    /// Which log lines to write: error, warn, info, debug, or a tracing filter [default: warn; demo, trace: error]
+struct RstlabCli {
+    /// Which log lines to write: error, warn, info, debug, or a tracing filter [default: warn; demo, trace, matrix: error]
     #[arg(long, env = "LOG", global = true, help_heading = "Log")]
     log: Option<String>,
 
-    /// How to write them, on standard error: text or json.
+    /// Form of the log lines on standard error: text or json
     #[arg(
         long,
         env = "LOG_FORMAT",
@@ -31,52 +33,52 @@ struct Cli {
     log_format: String,
 
     #[command(subcommand)]
-    command: Command,
+    command: LabCommand,
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {
-    Demo(demo::Args),
-    Trace(trace::Args),
-    Server(server::Args),
-    Client(client::Args),
-    Load(load::Args),
-    Check(check::Args),
-    Matrix(matrix::Args),
-    Watch(watch::Args),
-    Show(show::Args),
+enum LabCommand {
+    Demo(demo::DemoArgs),
+    Trace(trace::TraceArgs),
+    Server(server::ServerArgs),
+    Client(client::ClientArgs),
+    Load(load::LoadArgs),
+    Check(check::CheckArgs),
+    Matrix(matrix::MatrixArgs),
+    Watch(watch::WatchArgs),
+    Show(show::ShowArgs),
 }
 
-impl Cli {
+impl RstlabCli {
     /// Runs the command; `running` holds its log.
     fn run(&self, running: &mut Option<Log>) -> anyhow::Result<ExitCode> {
         match &self.command {
-            // The proxy in process logs each reset as a warning: here they are the subject.
-            Command::Demo(args) => {
+            // The proxy in this process logs each reset as a warning; here resets are what the command shows.
+            LabCommand::Demo(args) => {
                 demo::execute(&self.checked(running, "error", |s| args.config(s))?)
             }
-            Command::Trace(args) => {
+            LabCommand::Trace(args) => {
                 trace::execute(&self.checked(running, "error", |s| args.config(s))?)
             }
-            Command::Server(args) => {
+            LabCommand::Server(args) => {
                 server::execute(&self.checked(running, "warn", |s| args.config(s))?)
             }
-            Command::Client(args) => {
+            LabCommand::Client(args) => {
                 client::execute(&self.checked(running, "warn", |s| args.config(s))?)
             }
-            Command::Load(args) => {
+            LabCommand::Load(args) => {
                 load::execute(&self.checked(running, "warn", |s| args.config(s))?)
             }
-            Command::Check(args) => {
+            LabCommand::Check(args) => {
                 check::execute(&self.checked(running, "warn", |s| args.config(s))?)
             }
-            Command::Matrix(args) => {
+            LabCommand::Matrix(args) => {
                 matrix::execute(&self.checked(running, "error", |s| args.config(s))?)
             }
-            Command::Watch(args) => {
+            LabCommand::Watch(args) => {
                 watch::execute(&self.checked(running, "warn", |s| args.config(s))?)
             }
-            Command::Show(args) => {
+            LabCommand::Show(args) => {
                 show::execute(&self.checked(running, "warn", |s| args.config(s))?)
             }
         }
@@ -104,7 +106,7 @@ impl Cli {
 
 fn main() -> ExitCode {
     let mut log = None;
-    match Cli::parse().run(&mut log) {
+    match RstlabCli::parse().run(&mut log) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("rstlab: {error:#}");
@@ -124,6 +126,6 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         use clap::CommandFactory as _;
-        Cli::command().debug_assert();
+        RstlabCli::command().debug_assert();
     }
 }

@@ -1,31 +1,49 @@
-//! `rstlab check` against servers that are none, or bad ones: a clear word, in time.
+//! `rstlab check` of servers that do not speak HTTP or speak it badly: the error or the verdict is clear and in time.
 
 #![allow(clippy::unwrap_used)]
 
-mod support;
-
 use std::time::Duration;
 
-use rstlab_lab::check::{self, CannotCheck, Outcome, Plan, Report, Target, Verdict};
-use support::{End, Peer, cut, field, read_head, soon, until_sent};
+use rstlab_lab::judges::check::{
+    self, CannotCheck, CheckPlan, CheckReport, CheckVerdict, Target, TrialOutcome,
+};
+use rstlab_tests::{
+    Peer, PeerEnd, assert_contains, content_length, cut, head_field, soon, try_read_head,
+    until_sent,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 
-fn plan(peer: &Peer) -> Plan {
-    Plan {
+fn plan(peer: &Peer) -> CheckPlan {
+    CheckPlan {
         trials: 2,
         timeout: Duration::from_millis(500),
         scenarios: vec!["body-after-gap".to_owned()],
         body_sizes: vec![60_000],
         gaps: vec![Duration::from_millis(2)],
-        ..Plan::new(Target::from(peer.address))
+        ..CheckPlan::new(Target::from(peer.address))
     }
 }
 
-async fn check_it(peer: Peer) -> Result<Report, CannotCheck> {
-    let report = soon(check::run(&plan(&peer), |_, _| {})).await;
+async fn check_it(peer: Peer) -> Result<CheckReport, CannotCheck> {
+    let plan = plan(&peer);
+    check_as(peer, plan).await
+}
+
+async fn check_as(peer: Peer, plan: CheckPlan) -> Result<CheckReport, CannotCheck> {
+    let report = soon(check::run(&plan, |_, _| {})).await;
     peer.finish().await;
     report
+}
+
+/// The report of the scenario with two requests on a connection, and small bodies.
+async fn check_keep_alive(peer: Peer) -> CheckReport {
+    let plan = CheckPlan {
+        scenarios: vec!["keep-alive".to_owned()],
+        body_sizes: vec![22],
+        ..plan(&peer)
+    };
+    check_as(peer, plan).await.unwrap()
 }
 
 /// Reads until the client leaves, and says nothing.
@@ -35,40 +53,31 @@ async fn listen(mut stream: TcpStream) {
 }
 
 #[tokio::test]
-async fn a_server_that_says_nothing() {
+async fn a_server_that_says_nothing_cannot_be_checked() {
     let peer = Peer::start(|stream, _| listen(stream)).await;
     let error = check_it(peer).await.unwrap_err();
     assert!(matches!(error, CannotCheck::Silent { .. }), "{error}");
-    assert!(
-        error.to_string().contains("does not answer within 500ms"),
-        "{error}"
-    );
+    assert_contains(&error.to_string(), &["does not answer within 500ms"]);
 }
 
 #[tokio::test]
-async fn a_server_that_speaks_something_else() {
-    let peer = Peer::answering("220 mail.example ESMTP\r\n", End::Close).await;
+async fn a_server_that_speaks_something_else_cannot_be_checked() {
+    let peer = Peer::answering("220 mail.example ESMTP\r\n", PeerEnd::Close).await;
     let error = check_it(peer).await.unwrap_err();
     assert!(matches!(error, CannotCheck::NotHttp { .. }), "{error}");
-    assert!(
-        error.to_string().contains("\"220 mail.example ESMTP"),
-        "{error}"
-    );
+    assert_contains(&error.to_string(), &["\"220 mail.example ESMTP"]);
 }
 
 #[tokio::test]
-async fn a_server_that_speaks_tls() {
+async fn a_server_that_speaks_tls_is_recognized() {
     // A fatal alert: unexpected_message.
-    let peer = Peer::answering(b"\x15\x03\x01\x00\x02\x02\x0a", End::Close).await;
+    let peer = Peer::answering(b"\x15\x03\x01\x00\x02\x02\x0a", PeerEnd::Close).await;
     let error = check_it(peer).await.unwrap_err();
-    assert!(
-        error.to_string().contains("TLS: the port speaks https"),
-        "{error}"
-    );
+    assert_contains(&error.to_string(), &["TLS: the port speaks https"]);
 }
 
 #[tokio::test]
-async fn a_server_that_answers_400_because_it_speaks_tls() {
+async fn a_server_that_answers_400_because_it_speaks_tls_is_recognized() {
     let bad_request = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
     // A fatal alert, handshake_failure, and the beginning of a ServerHello.
     let alert = &b"\x15\x03\x03\x00\x02\x02\x28"[..];
@@ -77,20 +86,17 @@ async fn a_server_that_answers_400_because_it_speaks_tls() {
             let mut begin = [0];
             stream.peek(&mut begin).await.unwrap();
             let handshake = begin == [0x16];
-            read_lines(&mut stream).await;
+            read_to_empty_line(&mut stream).await;
             let answer = if handshake { answer } else { &bad_request[..] };
             stream.write_all(answer).await.unwrap();
         })
         .await;
         let error = check_it(peer).await.unwrap_err();
-        assert!(
-            error.to_string().contains("TLS: the port speaks https"),
-            "{error}"
-        );
+        assert_contains(&error.to_string(), &["TLS: the port speaks https"]);
     }
-    // Whoever answers everything with 400 does not speak TLS.
+    // A server that answers everything with 400 does not speak TLS.
     let peer = Peer::start(move |mut stream, _| async move {
-        read_lines(&mut stream).await;
+        read_to_empty_line(&mut stream).await;
         stream.write_all(bad_request).await.unwrap();
     })
     .await;
@@ -98,7 +104,7 @@ async fn a_server_that_answers_400_because_it_speaks_tls() {
 }
 
 /// Reads up to an empty line.
-async fn read_lines(stream: &mut TcpStream) {
+async fn read_to_empty_line(stream: &mut TcpStream) {
     let mut bytes = Vec::new();
     while !bytes.ends_with(b"\r\n\r\n") {
         match stream.read_u8().await {
@@ -109,31 +115,31 @@ async fn read_lines(stream: &mut TcpStream) {
 }
 
 #[tokio::test]
-async fn a_server_that_closes_at_once_or_resets() {
+async fn a_server_that_closes_or_resets_at_once_cannot_be_checked() {
     for (end, how) in [
-        (End::Close, "closes the connection without a byte"),
-        (End::Reset, "resets the connection without a byte"),
+        (PeerEnd::Close, "closes the connection without a byte"),
+        (PeerEnd::Reset, "resets the connection without a byte"),
     ] {
         let peer = Peer::start(move |mut stream, _| async move {
-            read_head(&mut stream).await;
+            try_read_head(&mut stream).await;
             end.put(stream);
         })
         .await;
         let error = check_it(peer).await.unwrap_err();
         assert!(matches!(error, CannotCheck::Nothing { .. }), "{error}");
-        assert!(error.to_string().contains(how), "{error}");
+        assert_contains(&error.to_string(), &[how]);
     }
 }
 
 #[tokio::test]
-async fn a_response_that_never_ends() {
+async fn a_response_that_never_ends_cannot_be_checked() {
     for head in [
         "HTTP/1.1 200 OK\r\n\r\n",
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nffffffffff\r\n",
         "HTTP/1.1 200 OK\r\nX: ",
     ] {
         let peer = Peer::start(move |mut stream, _| async move {
-            read_head(&mut stream).await;
+            try_read_head(&mut stream).await;
             stream.write_all(head.as_bytes()).await.unwrap();
             while stream.write_all(&[b'x'; 64 * 1024]).await.is_ok() {}
         })
@@ -148,31 +154,35 @@ async fn a_response_that_never_ends() {
 }
 
 #[tokio::test]
-async fn a_port_where_nobody_listens() {
+async fn a_port_where_nobody_listens_cannot_be_checked() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     drop(listener);
-    let error = soon(check::run(&Plan::new(Target::from(address)), |_, _| {})).await;
+    let error = soon(check::run(
+        &CheckPlan::new(Target::from(address)),
+        |_, _| {},
+    ))
+    .await;
     let error = error.unwrap_err();
     assert!(matches!(error, CannotCheck::Connect { .. }), "{error}");
 }
 
-/// Answers a request without a body well, and one with a body in its own way.
-async fn two_ways<F>(bad: impl Fn(TcpStream) -> F + Clone + Send + Sync + 'static) -> Report
+/// The report on a server that answers requests without a body well, and leaves the other connections to `bad`.
+async fn two_ways<F>(bad: impl Fn(TcpStream) -> F + Clone + Send + Sync + 'static) -> CheckReport
 where
     F: Future<Output = ()> + Send,
 {
     let peer = Peer::start(move |mut stream, _| {
         let bad = bad.clone();
         async move {
-            let Some(head) = read_head(&mut stream).await else {
+            let Some(head) = try_read_head(&mut stream).await else {
                 return;
             };
-            let length = field(&head, "content-length").map_or(0, |value| value.parse().unwrap());
+            let length = content_length(&head);
             if length == 0 {
                 return stream.write_all(&cut(9, 9)).await.unwrap();
             }
-            // The drain finder sends a head alone.
+            // The search for drain bounds sends a head alone.
             if stream
                 .read_exact(&mut vec![0; length.min(100_000)])
                 .await
@@ -186,7 +196,7 @@ where
     check_it(peer).await.unwrap()
 }
 
-fn outcomes(report: &Report, outcome: Outcome) -> u64 {
+fn outcomes(report: &CheckReport, outcome: TrialOutcome) -> u64 {
     let clients = &report.scenarios[0].clients;
     clients
         .iter()
@@ -195,21 +205,21 @@ fn outcomes(report: &Report, outcome: Outcome) -> u64 {
 }
 
 #[tokio::test]
-async fn a_server_that_hangs_with_a_body_can_t_be_judged() {
+async fn a_server_that_never_answers_a_body_gives_no_verdict() {
     let report = two_ways(listen).await;
-    assert_eq!(report.verdict, Verdict::CannotTell);
-    assert_eq!(outcomes(&report, Outcome::Timeout), 4);
+    assert_eq!(report.verdict, CheckVerdict::CannotTell);
+    assert_eq!(outcomes(&report, TrialOutcome::Timeout), 4);
 }
 
 #[tokio::test]
-async fn a_server_that_closes_with_a_body_loses() {
+async fn a_server_that_closes_instead_of_answering_a_body_loses_the_response() {
     let report = two_ways(|stream| async { drop(stream) }).await;
-    assert_eq!(report.verdict, Verdict::Loses);
-    assert_eq!(outcomes(&report, Outcome::NoResponseEof), 4);
+    assert_eq!(report.verdict, CheckVerdict::Loses);
+    assert_eq!(outcomes(&report, TrialOutcome::NoResponseEof), 4);
 }
 
 #[tokio::test]
-async fn a_cut_response_without_a_length_is_seen_against_the_whole_one() {
+async fn a_cut_response_without_a_length_is_found_by_comparing_it_with_the_whole_one() {
     for (cut, lost_bytes) in [
         ("HTTP/1.1 200 OK\r\n\r\nxxxxx", 4),
         (
@@ -221,33 +231,33 @@ async fn a_cut_response_without_a_length_is_seen_against_the_whole_one() {
             stream.write_all(cut.as_bytes()).await.unwrap();
         })
         .await;
-        assert_eq!(outcomes(&report, Outcome::TruncatedByEof), 4);
+        assert_eq!(outcomes(&report, TrialOutcome::TruncatedByEof), 4);
         assert_eq!(report.lost_bytes(), 4 * lost_bytes);
     }
-    // A shorter one with another text is another one.
+    // A shorter response with another text is not a cut one.
     let report = two_ways(|mut stream| async move {
         let other = b"HTTP/1.1 200 OK\r\n\r\n22 B";
         stream.write_all(other).await.unwrap();
     })
     .await;
-    assert_eq!(report.verdict, Verdict::Pass);
+    assert_eq!(report.verdict, CheckVerdict::Pass);
 }
 
 #[tokio::test]
-async fn a_continue_in_two_segments_is_one() {
+async fn a_100_continue_in_two_segments_is_understood() {
     let peer = Peer::start(|mut stream, _| async move {
-        let Some(head) = read_head(&mut stream).await else {
+        let Some(head) = try_read_head(&mut stream).await else {
             return;
         };
-        let length = field(&head, "content-length").map_or(0, |value| value.parse().unwrap());
-        if field(&head, "expect").is_some() {
+        let length = content_length(&head);
+        if head_field(&head, "expect").is_some() {
             stream.write_all(b"HTTP/1.").await.unwrap();
-            // Time for the client to look at it; if it does not, it sees both at once and goes on just as well.
+            // Time for the client to look at the first segment. A client that looks later sees both segments at once.
             until_sent(&stream).await;
             tokio::time::sleep(Duration::from_millis(50)).await;
             stream.write_all(b"1 100 Continue\r\n\r\n").await.unwrap();
         }
-        // The drain finder sends a head alone.
+        // The search for drain bounds sends a head alone.
         if stream
             .read_exact(&mut vec![0; length.min(1_000_000)])
             .await
@@ -257,32 +267,31 @@ async fn a_continue_in_two_segments_is_one() {
         }
     })
     .await;
-    let plan = Plan {
+    let plan = CheckPlan {
         scenarios: vec!["expect-continue".to_owned()],
         timeout: Duration::from_secs(5),
         ..plan(&peer)
     };
-    let report = soon(check::run(&plan, |_, _| {})).await.unwrap();
-    peer.finish().await;
-    assert_eq!(report.verdict, Verdict::Pass, "{report:#?}");
+    let report = check_as(peer, plan).await.unwrap();
+    assert_eq!(report.verdict, CheckVerdict::Pass, "{report:#?}");
 }
 
 #[tokio::test]
-async fn a_length_that_no_response_has() {
+async fn a_content_length_of_64_bits_is_counted_without_overflow() {
     let report = two_ways(|mut stream| async move {
         let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\nx", u64::MAX);
         stream.write_all(head.as_bytes()).await.unwrap();
     })
     .await;
-    assert_eq!(outcomes(&report, Outcome::TruncatedByEof), 4);
+    assert_eq!(outcomes(&report, TrialOutcome::TruncatedByEof), 4);
     assert_eq!(report.lost_bytes(), u64::MAX);
 }
 
 #[tokio::test]
 async fn a_body_taken_for_a_request_is_a_bad_response() {
     let peer = Peer::start(|mut stream, _| async move {
-        // Never reads a body, and keeps the connection all the same.
-        while let Some(head) = read_head(&mut stream).await {
+        // This server never reads a body, and keeps the connection nevertheless.
+        while let Some(head) = try_read_head(&mut stream).await {
             let sound = head.starts_with("POST ");
             let status = if sound { "200 OK" } else { "400 Bad Request" };
             let response = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n");
@@ -290,23 +299,21 @@ async fn a_body_taken_for_a_request_is_a_bad_response() {
         }
     })
     .await;
-    let plan = Plan {
-        scenarios: vec!["keep-alive".to_owned()],
-        body_sizes: vec![22],
-        ..plan(&peer)
-    };
-    let report = soon(check::run(&plan, |_, _| {})).await.unwrap();
-    peer.finish().await;
-    assert_eq!(outcomes(&report, Outcome::BadResponse), 4, "{report:#?}");
-    assert!(report.scenarios[0].sentence.contains("taken for a request"));
+    let report = check_keep_alive(peer).await;
+    assert_eq!(
+        outcomes(&report, TrialOutcome::BadResponse),
+        4,
+        "{report:#?}"
+    );
+    assert_contains(&report.scenarios[0].sentence, &["taken for a request"]);
 }
 
 #[tokio::test]
-async fn a_response_that_nobody_asked_for_is_a_bad_one() {
+async fn a_response_without_a_request_is_a_bad_response() {
     let peer = Peer::start(|mut stream, _| async move {
-        // Takes a body for a request at once.
-        while let Some(head) = read_head(&mut stream).await {
-            let length = field(&head, "content-length").map_or(0, |value| value.parse().unwrap());
+        // This server answers a body at once, as if it were a request.
+        while let Some(head) = try_read_head(&mut stream).await {
+            let length = content_length(&head);
             let twice = if length > 0 { 2 } else { 1 };
             stream.write_all(&cut(9, 9).repeat(twice)).await.unwrap();
             if head.contains("close") {
@@ -315,50 +322,39 @@ async fn a_response_that_nobody_asked_for_is_a_bad_one() {
         }
     })
     .await;
-    let plan = Plan {
-        scenarios: vec!["keep-alive".to_owned()],
-        body_sizes: vec![22],
-        ..plan(&peer)
-    };
-    let report = soon(check::run(&plan, |_, _| {})).await.unwrap();
-    peer.finish().await;
-    assert_eq!(outcomes(&report, Outcome::BadResponse), 4, "{report:#?}");
-    let sentence = &report.scenarios[0].sentence;
-    assert!(
-        sentence.contains("nobody asked for: the body may have been taken for a request"),
-        "{sentence}"
+    let report = check_keep_alive(peer).await;
+    assert_eq!(
+        outcomes(&report, TrialOutcome::BadResponse),
+        4,
+        "{report:#?}"
     );
+    let part = "nobody asked for: the body may have been taken for a request";
+    assert_contains(&report.scenarios[0].sentence, &[part]);
 }
 
 #[tokio::test]
-async fn a_response_with_very_many_fields_is_http_all_the_same() {
+async fn a_response_with_too_many_fields_is_still_called_http() {
     let fields = "A: b\r\n".repeat(129);
     let response = format!("HTTP/1.1 200 OK\r\n{fields}Content-Length: 0\r\n\r\n");
-    let peer = Peer::answering(response, End::Close).await;
+    let peer = Peer::answering(response, PeerEnd::Close).await;
     let error = check_it(peer).await.unwrap_err().to_string();
     let why = ": HTTP/1 with more than 128 header fields, and rstlab reads no more";
     assert!(error.ends_with(why), "{error}");
 }
 
 #[tokio::test]
-async fn a_server_may_close_between_two_requests() {
+async fn a_close_between_two_requests_is_not_a_loss() {
     let peer = Peer::start(|mut stream, _| async move {
-        let head = read_head(&mut stream).await.unwrap_or_default();
-        let length = field(&head, "content-length").map_or(0, |value| value.parse().unwrap());
+        let head = try_read_head(&mut stream).await.unwrap_or_default();
+        let length = content_length(&head);
         let mut body = vec![0; length.min(100)];
         if stream.read_exact(&mut body).await.is_ok() && !head.is_empty() {
             stream.write_all(&cut(9, 9)).await.unwrap();
         }
     })
     .await;
-    let plan = Plan {
-        scenarios: vec!["keep-alive".to_owned()],
-        body_sizes: vec![22],
-        ..plan(&peer)
-    };
-    let report = soon(check::run(&plan, |_, _| {})).await.unwrap();
-    peer.finish().await;
-    assert_eq!(report.verdict, Verdict::Pass, "{report:#?}");
+    let report = check_keep_alive(peer).await;
+    assert_eq!(report.verdict, CheckVerdict::Pass, "{report:#?}");
 }
 
 #[tokio::test]
@@ -369,22 +365,18 @@ async fn a_unix_socket_loses_nothing_when_it_is_reset() {
     let server = tokio::spawn(async move {
         loop {
             let (mut stream, _) = listener.accept().await.unwrap();
-            let mut byte = [0];
-            let mut head = Vec::new();
-            while !head.ends_with(b"\r\n\r\n") && stream.read_exact(&mut byte).await.is_ok() {
-                head.push(byte[0]);
-            }
-            if head.ends_with(b"\r\n\r\n") && stream.write_all(&cut(614_400, 614_400)).await.is_ok()
+            if try_read_head(&mut stream).await.is_some()
+                && stream.write_all(&cut(614_400, 614_400)).await.is_ok()
             {
-                // The body has come, and is not read.
+                // Waits for the body, and does not read it.
                 let _ = stream.readable().await;
             }
         }
     });
-    let plan = Plan {
+    let plan = CheckPlan {
         trials: 2,
         scenarios: vec!["body-after-gap".to_owned()],
-        ..Plan::new(Target {
+        ..CheckPlan::new(Target {
             address: check::Address::Unix(path),
             host: "localhost".to_owned(),
             path: "/".to_owned(),
@@ -392,5 +384,5 @@ async fn a_unix_socket_loses_nothing_when_it_is_reset() {
     };
     let report = soon(check::run(&plan, |_, _| {})).await.unwrap();
     server.abort();
-    assert_eq!(report.verdict, Verdict::Harmless, "{report:#?}");
+    assert_eq!(report.verdict, CheckVerdict::Harmless, "{report:#?}");
 }

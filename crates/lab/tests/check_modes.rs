@@ -1,24 +1,23 @@
-//! `rstlab check` against every mode of rstlab-upstream whose verdict is known, and against its bounds.
+//! `rstlab check` of rstlab-upstream: the verdict on each mode, and the bounds of `linger`.
 
 #![allow(clippy::unwrap_used)]
-
-mod support;
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use rstlab_lab::check::{
-    self, Bound, Kind, Outcome, Plan, Report, ScenarioReport, Target, Verdict,
+use rstlab_lab::judges::check::{
+    self, Bound, CheckPlan, CheckReport, CheckVerdict, DrainKind, ScenarioReport, Target,
+    TrialOutcome,
 };
-use rstlab_upstream::{Config, Mode};
-use rstlab_witness::Witness;
-use support::{Peer, soon};
+use rstlab_tests::{Peer, cut, soon, try_read_head};
+use rstlab_upstream::{Mode, UpstreamConfig as Config};
+use rstlab_witness::{Takers, Witness};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use Verdict::{Harmless, Loses, Pass};
+use CheckVerdict::{Harmless, Loses, Pass};
 
 /// All scenarios, in the order of a report.
 const NAMES: [&str; 12] = [
@@ -37,19 +36,20 @@ const NAMES: [&str; 12] = [
 ];
 
 /// Checks an upstream; `plan` changes the plan.
-async fn checked(config: Config, plan: impl FnOnce(&mut Plan)) -> Report {
+async fn checked(config: Config, plan: impl FnOnce(&mut CheckPlan)) -> CheckReport {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let stop = CancellationToken::new();
     let server = tokio::spawn(rstlab_upstream::run(
         listener,
-        config,
+        config.into(),
+        Takers::default(),
         Witness::default(),
         stop.clone(),
     ));
-    let mut asked = Plan {
+    let mut asked = CheckPlan {
         trials: 6,
-        ..Plan::new(Target::from(address))
+        ..CheckPlan::new(Target::from(address))
     };
     plan(&mut asked);
     let report = soon(check::run(&asked, |_, _| {})).await.unwrap();
@@ -58,7 +58,7 @@ async fn checked(config: Config, plan: impl FnOnce(&mut Plan)) -> Report {
     report
 }
 
-async fn all_scenarios(mode: Mode) -> Report {
+async fn all_scenarios(mode: Mode) -> CheckReport {
     let config = Config {
         mode,
         ..Config::default()
@@ -70,13 +70,13 @@ async fn all_scenarios(mode: Mode) -> Report {
     report
 }
 
-fn scenario<'a>(report: &'a Report, name: &str) -> &'a ScenarioReport {
+fn scenario<'a>(report: &'a CheckReport, name: &str) -> &'a ScenarioReport {
     let mut all = report.scenarios.iter();
     all.find(|one| one.name == name).unwrap()
 }
 
-/// Every scenario has the verdict `most`, but for the ones named.
-fn assert_verdicts(report: &Report, most: Verdict, but: &[(&str, Verdict)]) {
+/// Checks that each scenario has the verdict `most`, except for the scenarios in `but`.
+fn assert_verdicts(report: &CheckReport, most: CheckVerdict, but: &[(&str, CheckVerdict)]) {
     for one in &report.scenarios {
         let other = but.iter().find(|(name, _)| *name == one.name);
         let expected = other.map_or(most, |(_, verdict)| *verdict);
@@ -85,16 +85,16 @@ fn assert_verdicts(report: &Report, most: Verdict, but: &[(&str, Verdict)]) {
     }
 }
 
-/// Outcomes of all trials of a scenario, with both clients.
-fn count(one: &ScenarioReport, outcome: Outcome) -> u64 {
+/// How many trials of a scenario, of both clients, had this outcome.
+fn count(one: &ScenarioReport, outcome: TrialOutcome) -> u64 {
     let of = |client: &check::ClientReport| client.counts.outcomes.of(outcome);
     one.clients.iter().map(of).sum()
 }
 
 #[tokio::test]
-async fn lazy_loses_what_comes_later() {
+async fn lazy_loses_responses_if_the_body_comes_after_the_head() {
     let report = all_scenarios(Mode::Lazy).await;
-    // A small body that comes with the head is read with it; a final answer to Expect spares the body.
+    // A small body that comes with the head is read with the head. After a final answer to Expect no body is sent.
     assert_verdicts(&report, Loses, &[("expect-continue", Pass)]);
     assert_eq!(report.verdict, Loses);
     let with_head = scenario(&report, "body-with-head");
@@ -103,33 +103,34 @@ async fn lazy_loses_what_comes_later() {
         assert_eq!(verdicts, [Pass, Loses], "{client:#?}");
     }
     let gap = scenario(&report, "body-after-gap");
-    assert!(count(gap, Outcome::TruncatedByReset) > 0, "{gap:#?}");
-    assert_eq!(report.drain.kind, Kind::ResetsAtOnce);
+    assert!(count(gap, TrialOutcome::TruncatedByReset) > 0, "{gap:#?}");
+    assert_eq!(report.drain.kind, DrainKind::ResetsAtOnce);
     for one in &report.scenarios {
         // A failed write takes the reset out of the socket, and the end that follows looks like a FIN.
-        assert_eq!(count(one, Outcome::TruncatedByEof), 0, "{one:#?}");
+        assert_eq!(count(one, TrialOutcome::TruncatedByEof), 0, "{one:#?}");
     }
     let slow = scenario(&report, "body-trickles");
     let [reads_on, stops] = &slow.clients[..] else {
         panic!("two clients");
     };
     let trials = reads_on.counts.trials;
-    assert_eq!(
-        reads_on.counts.outcomes.of(Outcome::TruncatedByReset),
-        trials
+    let (cut, none) = (
+        TrialOutcome::TruncatedByReset,
+        TrialOutcome::NoResponseReset,
     );
-    assert_eq!(stops.counts.outcomes.of(Outcome::NoResponseReset), trials);
+    assert_eq!(reads_on.counts.outcomes.of(cut), trials);
+    assert_eq!(stops.counts.outcomes.of(none), trials);
 }
 
 #[tokio::test]
 async fn drain_loses_only_with_a_second_request_behind_the_body() {
     let report = all_scenarios(Mode::Drain).await;
     assert_verdicts(&report, Pass, &[("pipelined", Loses)]);
-    assert_eq!(report.drain.kind, Kind::ReadsFirst);
+    assert_eq!(report.drain.kind, DrainKind::ReadsFirst);
 }
 
 #[tokio::test]
-async fn cap_is_as_drain_and_its_refusals_arrive() {
+async fn cap_has_the_verdicts_of_drain_and_its_refusals_arrive() {
     let config = Config {
         mode: Mode::Cap,
         max_body: 1000,
@@ -142,7 +143,7 @@ async fn cap_is_as_drain_and_its_refusals_arrive() {
 }
 
 #[tokio::test]
-async fn linger_loses_beyond_its_bounds() {
+async fn linger_loses_responses_beyond_its_bounds() {
     let report = all_scenarios(Mode::Linger).await;
     let beyond = ["body-large", "body-trickles", "early-answer"];
     assert_verdicts(&report, Pass, &beyond.map(|name| (name, Loses)));
@@ -152,19 +153,19 @@ async fn linger_loses_beyond_its_bounds() {
 }
 
 #[tokio::test]
-async fn changed_bounds_are_found() {
+async fn changed_bounds_of_linger_are_found() {
     for (bytes, time) in [(10_000, 700), (1_000_000, 3_000)] {
-        let mut config = Config {
+        let config = Config {
             mode: Mode::Linger,
+            linger_bytes: bytes,
+            linger_timeout: Duration::from_millis(time),
             ..Config::default()
         };
-        config.linger.bytes = Some(bytes);
-        config.linger.time = Duration::from_millis(time);
         let report = checked(config, |plan| {
             plan.scenarios = vec!["expect-continue".to_owned()];
         })
         .await;
-        assert_eq!(report.drain.kind, Kind::ReadsOn);
+        assert_eq!(report.drain.kind, DrainKind::ReadsOn);
         assert_near(report.drain.bytes.unwrap(), bytes, bytes / 100);
         assert_near(report.drain.milliseconds.unwrap(), time, time / 10);
     }
@@ -181,11 +182,11 @@ async fn one_trial_tries_every_size_and_gap() {
             vec![one_second / 2000, one_second],
         ),
     ] {
-        let mut config = Config {
+        let config = Config {
             mode: Mode::Linger,
+            linger_bytes: bytes,
             ..Config::default()
         };
-        config.linger.bytes = Some(bytes);
         let report = checked(config, |plan| {
             plan.scenarios = vec![name.to_owned()];
             plan.gaps = gaps;
@@ -204,16 +205,16 @@ async fn one_trial_tries_every_size_and_gap() {
     }
 }
 
-/// Answers, half-closes, and reads on for so many bytes and so long; if the time was the bound it notes, in
-/// milliseconds, just before and just after which it closed.
+/// Answers, half-closes, and reads on until `bytes` have come or `time` is up. If the time was up first, it notes the
+/// milliseconds from its answer to just before and to just after its close.
 async fn linger(
     mut stream: TcpStream,
     bytes: usize,
     time: Duration,
     closed: &Mutex<Vec<(u64, u64)>>,
 ) {
-    let answer = support::cut(9, 9);
-    if support::read_head(&mut stream).await.is_none() || stream.write_all(&answer).await.is_err() {
+    let answer = cut(9, 9);
+    if try_read_head(&mut stream).await.is_none() || stream.write_all(&answer).await.is_err() {
         return;
     }
     let answered = Instant::now();
@@ -228,7 +229,7 @@ async fn linger(
 }
 
 #[tokio::test]
-async fn the_time_is_found_though_few_bytes_are_read() {
+async fn the_time_bound_is_found_if_few_bytes_are_read() {
     for (bytes, time) in [(1, 1000), (8, 1000), (200, 1500), (10_000, 700)] {
         let closed = Arc::new(Mutex::new(Vec::new()));
         let noted = Arc::clone(&closed);
@@ -237,16 +238,16 @@ async fn the_time_is_found_though_few_bytes_are_read() {
             async move { linger(stream, bytes, Duration::from_millis(time), &closed).await }
         })
         .await;
-        let plan = Plan {
+        let plan = CheckPlan {
             trials: 1,
             scenarios: vec!["expect-continue".to_owned()],
-            ..Plan::new(Target::from(peer.address))
+            ..CheckPlan::new(Target::from(peer.address))
         };
         let report = soon(check::run(&plan, |_, _| {})).await.unwrap();
         peer.finish().await;
         let found = report.drain.milliseconds.unwrap();
         let less_than = found.less_than.unwrap();
-        // What the server did: on a busy machine it closes later than it wanted to.
+        // The times at which the server closed: on a busy machine they are later than planned.
         let closed = closed.lock().unwrap();
         let soonest = *closed.iter().map(|(before, _)| before).min().unwrap();
         let latest = *closed.iter().map(|(_, after)| after).max().unwrap();
@@ -265,35 +266,31 @@ fn assert_near(found: Bound, expected: u64, most: u64) {
 }
 
 #[tokio::test]
-async fn delay_is_harmless_but_for_a_client_slower_than_it() {
+async fn delay_is_harmless_except_for_a_client_slower_than_the_delay() {
     let report = all_scenarios(Mode::Delay).await;
     let but = [("body-trickles", Loses), ("expect-continue", Pass)];
     assert_verdicts(&report, Harmless, &but);
-    assert_eq!(report.drain.kind, Kind::Holds);
+    assert_eq!(report.drain.kind, DrainKind::Holds);
 }
 
 #[tokio::test]
-async fn abort_loses_always() {
+async fn abort_loses_responses_in_every_scenario() {
     let report = all_scenarios(Mode::Abort).await;
     assert_verdicts(&report, Loses, &[]);
     assert!(!report.plain.whole);
 }
 
 #[tokio::test]
-async fn truncate_is_the_silent_one() {
+async fn truncate_cuts_every_response_without_a_reset() {
     let report = all_scenarios(Mode::Truncate).await;
     assert_verdicts(&report, Loses, &[]);
     for one in &report.scenarios {
         // Half of each response comes.
         let trials: u64 = one.clients.iter().map(|client| client.counts.trials).sum();
-        let lost: u64 = one
-            .clients
-            .iter()
-            .map(|client| client.counts.lost_bytes)
-            .sum();
+        let lost = one.clients.iter().map(|client| client.counts.lost_bytes);
         if one.name != "pipelined" {
-            assert_eq!(count(one, Outcome::TruncatedByEof), trials, "{one:#?}");
-            assert_eq!(lost, trials * 307_200);
+            assert_eq!(count(one, TrialOutcome::TruncatedByEof), trials, "{one:#?}");
+            assert_eq!(lost.sum::<u64>(), trials * 307_200);
         }
     }
 }
@@ -304,11 +301,11 @@ async fn idle_close_loses_the_next_request() {
     let but = [("pipelined", Loses), ("keep-alive", Loses)];
     assert_verdicts(&report, Pass, &but);
     let next = scenario(&report, "keep-alive");
-    assert_eq!(count(next, Outcome::NoResponseReset), 12, "{next:#?}");
+    assert_eq!(count(next, TrialOutcome::NoResponseReset), 12, "{next:#?}");
 }
 
 #[tokio::test]
-async fn a_small_response_tells_nothing() {
+async fn a_response_that_fits_the_socket_buffer_gives_no_verdict() {
     let config = Config {
         mode: Mode::Lazy,
         response_bytes: 100,
@@ -318,7 +315,7 @@ async fn a_small_response_tells_nothing() {
         plan.scenarios = vec!["body-after-gap".to_owned()];
     })
     .await;
-    assert_eq!(report.verdict, Verdict::CannotTell);
+    assert_eq!(report.verdict, CheckVerdict::CannotTell);
     let sentence = &report.scenarios[0].sentence;
     assert!(
         sentence.contains("the response of 100 bytes fits the socket buffer"),

@@ -1,18 +1,18 @@
-//! `rstlab check` as a program: what it prints and writes, and how it exits.
+//! `rstlab check` as a program: its output, its files and its exit codes.
 
 #![allow(clippy::unwrap_used)]
-
-mod support;
 
 use std::ffi::OsStr;
 use std::fs;
 use std::process::{Output, Stdio};
 
-use rstlab_upstream::{Config, Mode};
-use rstlab_witness::Witness;
+use rstlab_tests::{
+    Peer, assert_contains, check_schema, cut, read_request, soon, text, try_read_head, words,
+};
+use rstlab_upstream::{Mode, UpstreamConfig as Config};
+use rstlab_witness::{Takers, Witness};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use support::{Peer, read_head, schema, soon};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::process::Command;
@@ -41,19 +41,35 @@ async fn upstream(mode: Mode) -> (String, tokio_util::sync::DropGuard) {
     };
     tokio::spawn(rstlab_upstream::run(
         listener,
-        config,
+        config.into(),
+        Takers::default(),
         Witness::default(),
         stop.clone(),
     ));
     (url, stop.drop_guard())
 }
 
-fn text(bytes: &[u8]) -> &str {
-    std::str::from_utf8(bytes).unwrap()
+/// The numbers in a file of JUnit XML.
+fn tests_and_failures(file: &str) -> (usize, usize) {
+    let text = fs::read_to_string(file).unwrap();
+    let junit = quick_junit::Report::deserialize_from_str(&text).unwrap();
+    let suite = &junit.test_suites[0];
+    (suite.tests, suite.failures)
+}
+
+/// What `rstlab` prints if it may have only so many files open.
+async fn limited(files: u32, args: &str) -> Output {
+    let script = format!("ulimit -n {files} && exec \"$0\" {args}");
+    let run = Command::new("sh")
+        .args(["-c", &script, env!("CARGO_BIN_EXE_rstlab")])
+        .env_remove("LOG")
+        .kill_on_drop(true)
+        .output();
+    soon(run).await.unwrap()
 }
 
 #[tokio::test]
-async fn a_table_of_100_columns_and_three_files() {
+async fn check_prints_a_table_of_100_columns_and_writes_three_files() {
     let (url, _stop) = upstream(Mode::Lazy).await;
     let directory = tempfile::tempdir().unwrap();
     let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
@@ -64,27 +80,23 @@ async fn a_table_of_100_columns_and_three_files() {
     assert!(output.stderr.is_empty(), "{}", text(&output.stderr));
 
     let stdout = text(&output.stdout);
-    for part in [
-        "is answered with 200 and 614,400 bytes. Responses were lost; those that had begun lack ",
-        "body-after-gap reads on loses 6 ",
-        "expect-continue reads on pass 4 4 - ",
-        "cut by a reset",
-        "does not read on: the first byte that comes later is",
-        "a receive buffer of 4,096 bytes",
-    ] {
-        let words: Vec<_> = stdout.split_whitespace().collect();
-        assert!(
-            words.join(" ").contains(part),
-            "{part:?} is missing in:\n{stdout}"
-        );
-    }
+    assert_contains(
+        &words(stdout),
+        &[
+            "is answered with 200 and 614,400 bytes. Responses were lost; cut responses are missing ",
+            "body-after-gap reads on loses 6 ",
+            "expect-continue reads on pass 4 4 - ",
+            "cut by a reset",
+            "does not read on: the first byte that comes later is",
+            "a receive buffer of 4,096 bytes",
+        ],
+    );
     for line in stdout.lines() {
         assert!(line.chars().count() <= 100, "too wide:\n{line}");
     }
 
-    let schema: Value = serde_json::from_str(include_str!("../schema/check.json")).unwrap();
     let report: Value = serde_json::from_slice(&fs::read(json).unwrap()).unwrap();
-    schema::check(&report, &schema).unwrap();
+    check_schema("check", &report).unwrap();
     assert_eq!(report["verdict"], "loses");
     let scenarios = report["scenarios"].as_array().unwrap();
     assert_eq!(scenarios.len(), 12);
@@ -98,10 +110,7 @@ async fn a_table_of_100_columns_and_three_files() {
         assert_eq!(counts["trials"], sum);
     }
 
-    let junit =
-        quick_junit::Report::deserialize_from_str(&fs::read_to_string(junit).unwrap()).unwrap();
-    let suite = &junit.test_suites[0];
-    assert_eq!((suite.tests, suite.failures), (12, 11));
+    assert_eq!(tests_and_failures(&junit), (12, 11));
     let markdown = fs::read_to_string(markdown).unwrap();
     assert!(
         markdown.starts_with("### rstlab check: loses\n"),
@@ -122,7 +131,7 @@ async fn a_table_of_100_columns_and_three_files() {
 }
 
 #[tokio::test]
-async fn exit_codes() {
+async fn the_exit_code_says_whether_the_check_failed() {
     let (drain, _stop_drain) = upstream(Mode::Drain).await;
     let (delay, _stop_delay) = upstream(Mode::Delay).await;
     let directory = tempfile::tempdir().unwrap();
@@ -134,33 +143,23 @@ async fn exit_codes() {
         (&delay, "--fail-on=reset", 1),
     ] {
         let junit = directory.path().join("junit.xml");
-        let file = ["--quiet", "--junit", junit.to_str().unwrap()];
+        let junit = junit.to_str().unwrap();
+        let file = ["--quiet", "--junit", junit];
         let output = check(&[&[url.as_str(), more], &file[..], &scenario].concat()).await;
         assert_eq!(output.status.code(), Some(code), "{url} {more}");
-        let junit = fs::read_to_string(junit).unwrap();
-        let junit = quick_junit::Report::deserialize_from_str(&junit).unwrap();
-        assert_eq!(junit.test_suites[0].failures, code as usize);
+        assert_eq!(tests_and_failures(junit), (1, code as usize));
         assert!(output.stdout.is_empty(), "{}", text(&output.stdout));
         assert!(output.stderr.is_empty(), "{}", text(&output.stderr));
     }
 }
 
 #[tokio::test]
-async fn what_can_t_be_checked_is_2() {
-    let silent = Peer::start(|stream, _| async move {
-        let _ = stream.readable().await;
-        let mut buf = [0; 1024];
-        while !matches!(stream.try_read(&mut buf), Ok(0)) {
-            if stream.readable().await.is_err() {
-                break;
-            }
-        }
-    })
-    .await;
+async fn a_server_that_cannot_be_checked_is_exit_code_2() {
+    let silent = Peer::silent().await;
     let url = format!("http://{}/", silent.address);
     let output = check(&[&url, "--timeout=200ms"]).await;
     assert_eq!(output.status.code(), Some(2));
-    assert!(text(&output.stderr).contains("does not answer within 200ms"));
+    assert_contains(text(&output.stderr), &["does not answer within 200ms"]);
     silent.finish().await;
 
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -168,17 +167,16 @@ async fn what_can_t_be_checked_is_2() {
     drop(listener);
     let output = check(&[&url]).await;
     assert_eq!(output.status.code(), Some(2));
-    let stderr = text(&output.stderr);
-    assert!(stderr.contains("cannot connect to 127.0.0.1:"), "{stderr}");
-    assert!(stderr.contains("Connection refused"), "{stderr}");
+    let parts = ["cannot connect to 127.0.0.1:", "Connection refused"];
+    assert_contains(text(&output.stderr), &parts);
 
     let output = check(&["http://localhost/", "--unix", "/nowhere/at/all"]).await;
     assert_eq!(output.status.code(), Some(2));
-    assert!(text(&output.stderr).contains("cannot connect to /nowhere/at/all"));
+    assert_contains(text(&output.stderr), &["cannot connect to /nowhere/at/all"]);
 
     let output = check(&["http://localhost/", "--json", "/nowhere/at/all"]).await;
     assert_eq!(output.status.code(), Some(2));
-    assert!(text(&output.stderr).contains("cannot write /nowhere/at/all"));
+    assert_contains(text(&output.stderr), &["cannot write /nowhere/at/all"]);
 }
 
 #[tokio::test]
@@ -188,9 +186,9 @@ async fn an_interrupt_makes_no_report() {
         let server = Peer::start(move |mut stream, _| {
             let asked = asked.clone();
             async move {
-                read_head(&mut stream).await;
+                try_read_head(&mut stream).await;
                 asked.send(()).await.unwrap();
-                // Until the client leaves.
+                // The read ends when the client leaves.
                 let _ = stream.read(&mut [0]).await;
             }
         })
@@ -228,75 +226,52 @@ async fn an_interrupt_makes_no_report() {
 }
 
 #[tokio::test]
-async fn a_server_that_ends_has_not_lost_what_was_never_asked() {
-    // Sound, for 20 connections.
+async fn requests_that_a_server_which_ended_never_got_are_not_lost_responses() {
+    // This server answers well, and ends after 20 connections.
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/", listener.local_addr().unwrap());
     let server = tokio::spawn(async move {
         for _ in 0..20 {
             let (mut stream, _) = listener.accept().await.unwrap();
             tokio::spawn(async move {
-                if support::read_request(&mut stream).await.is_some() {
-                    let _ = stream.write_all(&support::cut(9, 9)).await;
+                if read_request(&mut stream).await.is_some() {
+                    let _ = stream.write_all(&cut(9, 9)).await;
                 }
             });
         }
     });
     let output = check(&[&url, "--scenario=body-with-head"]).await;
-    let stderr = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(2), "{stderr}");
-    assert!(
-        stderr.contains("stopped taking connections after "),
-        "{stderr}"
-    );
-    assert!(stderr.contains("Connection refused"), "{stderr}");
+    let parts = ["stopped taking connections after ", "Connection refused"];
+    assert_contains(text(&output.stderr), &parts);
+    assert_eq!(output.status.code(), Some(2));
     soon(server).await.unwrap();
 }
 
 #[tokio::test]
-async fn our_own_limit_of_open_files_is_not_a_loss() {
+async fn reaching_the_limit_of_open_files_is_an_error_and_not_a_loss() {
     let (url, _stop) = upstream(Mode::Drain).await;
-    // Enough for the check to begin, and too few for four connections.
+    // So many files are enough for the check to begin, and too few for four connections.
     let args = format!("check {url} --scenario=body-after-gap --gaps=500ms");
-    let limited = format!("ulimit -n 14 && exec \"$0\" {args}");
-    let run = Command::new("sh")
-        .args(["-c", &limited, env!("CARGO_BIN_EXE_rstlab")])
-        .env_remove("LOG")
-        .kill_on_drop(true)
-        .output();
-    let output = soon(run).await.unwrap();
-    let stderr = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(2), "{stderr}");
-    assert!(
-        stderr.contains("raise the limit with ulimit -n"),
-        "{stderr}"
-    );
+    let output = limited(14, &args).await;
+    assert_contains(text(&output.stderr), &["raise the limit with ulimit -n"]);
+    assert_eq!(output.status.code(), Some(2));
 }
 
 #[tokio::test]
-async fn slow_trials_keep_no_others_waiting() {
+async fn slow_trials_do_not_delay_the_other_trials() {
     let (url, _stop) = upstream(Mode::Drain).await;
-    let directory = tempfile::tempdir().unwrap();
-    let json = directory.path().join("report.json");
-    // Room for one slow connection at a time.
-    let args = format!("check {url} --scenario body-trickles body-with-head --quiet --json");
-    let limited = format!("ulimit -n 64 && exec \"$0\" {args} \"$1\"");
-    let run = Command::new("sh")
-        .args(["-c", &limited, env!("CARGO_BIN_EXE_rstlab")])
-        .arg(&json)
-        .env_remove("LOG")
-        .kill_on_drop(true)
-        .output();
-    let output = soon(run).await.unwrap();
+    // So many files leave room for one slow connection at a time.
+    let args = format!("check {url} --scenario body-trickles body-with-head --quiet --json -");
+    let output = limited(64, &args).await;
     assert_eq!(output.status.code(), Some(0), "{output:?}");
-    let report: Value = serde_json::from_slice(&fs::read(json).unwrap()).unwrap();
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     for client in report["scenarios"][0]["clients"].as_array().unwrap() {
         assert_eq!(client["counts"]["trials"], 50, "{report:#}");
     }
 }
 
 #[tokio::test]
-async fn bad_settings_are_all_named() {
+async fn bad_settings_of_check_are_all_named() {
     let output = check(&[
         "https://localhost/",
         "--method=A B",
@@ -311,20 +286,20 @@ async fn bad_settings_are_all_named() {
     ])
     .await;
     assert_eq!(output.status.code(), Some(2));
-    let stderr = text(&output.stderr);
-    for part in [
-        "10 bad settings",
-        "URL=\"https://localhost/\"; allowed: an http:// URL",
-        "--method=\"A B\"",
-        "--header=\"no colon\"",
-        "--header=\"Content-Length: 5\"",
-        "--body-sizes=\"x\"",
-        "--gaps=\"1\"",
-        "--trials=\"0\"; allowed: 1 to 10000",
-        "--scenario=\"nothing\"; allowed: body-with-head, ",
-        "--fail-on=\"never\"; allowed: truncated, reset",
-        "--timeout=\"0s\"",
-    ] {
-        assert!(stderr.contains(part), "{part:?} is missing in:\n{stderr}");
-    }
+    assert_contains(
+        text(&output.stderr),
+        &[
+            "10 bad settings",
+            "URL=\"https://localhost/\"; allowed: an http:// URL",
+            "--method=\"A B\"",
+            "--header=\"no colon\"",
+            "--header=\"Content-Length: 5\"",
+            "--body-sizes=\"x\"",
+            "--gaps=\"1\"",
+            "--trials=\"0\"; allowed: 1 to 10000",
+            "--scenario=\"nothing\"; allowed: body-with-head, ",
+            "--fail-on=\"never\"; allowed: truncated, reset",
+            "--timeout=\"0s\"",
+        ],
+    );
 }

@@ -2,45 +2,41 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod support;
-
 use std::time::Duration;
 
-use rstlab_lab::check::through::{self, CannotTest, Report, Untried};
-use rstlab_lab::check::{CannotCheck, Plan, Target};
-use serde_json::Value;
-use support::{Peer, field, read_head, schema, soon};
+use rstlab_lab::judges::check::through::{self, CannotTest, ThroughReport, Untried};
+use rstlab_lab::judges::check::{CannotCheck, CheckPlan, Target};
+use rstlab_tests::{Peer, check_schema, content_length, soon, try_read_head};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 
-/// What the upstream would have answered.
+/// The answer that the upstream would have given.
 fn answer() -> Vec<u8> {
     let head = "HTTP/1.1 401 Unauthorized\r\nContent-Length: 401\r\n\r\n";
     [head.as_bytes(), &[b'x'; 401]].concat()
 }
 
-/// Hands the answer on if the body is small, and else waits for the client to leave.
+/// Passes the answer on if the body is small; otherwise waits for the client to leave.
 async fn waits_with_a_body(mut stream: TcpStream) {
-    let head = read_head(&mut stream).await.unwrap();
-    let length: u64 = field(&head, "content-length").unwrap().parse().unwrap();
-    if length < 1000 {
+    let head = try_read_head(&mut stream).await.unwrap();
+    if content_length(&head) < 1000 {
         stream.write_all(&answer()).await.unwrap();
     }
     let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
 }
 
-async fn check(plan: &Plan) -> Result<Report, CannotTest> {
+async fn check(plan: &CheckPlan) -> Result<ThroughReport, CannotTest> {
     let upstream = TcpListener::bind("127.0.0.1:0").await.unwrap();
     soon(through::run(plan, upstream, |_, _| {})).await
 }
 
 #[tokio::test]
-async fn a_size_that_only_times_out_is_given_up() {
+async fn a_size_at_which_every_client_times_out_is_given_up() {
     let proxy = Peer::start(|stream, _| waits_with_a_body(stream)).await;
-    let plan = Plan {
+    let plan = CheckPlan {
         body_sizes: vec![22, 100_000],
         timeout: Duration::from_millis(100),
-        ..Plan::through(Target::from(proxy.address))
+        ..CheckPlan::through(Target::from(proxy.address))
     };
     let report = check(&plan).await.unwrap();
     proxy.finish().await;
@@ -52,12 +48,11 @@ async fn a_size_that_only_times_out_is_given_up() {
     assert_eq!(large.others["a time-out"], 3);
     assert_eq!(large.untried[&Untried::TimeOuts], 97);
     assert!(!report.all_answered());
-    let schema: Value = serde_json::from_str(include_str!("../schema/through.json")).unwrap();
-    schema::check(&serde_json::to_value(&report).unwrap(), &schema).unwrap();
+    check_schema("through", &serde_json::to_value(&report).unwrap()).unwrap();
 }
 
 #[tokio::test]
-async fn a_proxy_that_is_gone_has_lost_nothing() {
+async fn answers_of_a_proxy_that_has_ended_are_not_counted_as_lost() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let proxy = tokio::spawn(async move {
@@ -69,9 +64,9 @@ async fn a_proxy_that_is_gone_has_lost_nothing() {
         drop(listener);
         waits_with_a_body(last).await;
     });
-    let plan = Plan {
+    let plan = CheckPlan {
         body_sizes: vec![22],
-        ..Plan::through(Target::from(address))
+        ..CheckPlan::through(Target::from(address))
     };
     let error = check(&plan).await.unwrap_err();
     soon(proxy).await.unwrap();

@@ -1,45 +1,23 @@
 //! `rstlab demo` as its user runs it: the kernel behaves as the explanation says, and the program says so.
 
-use std::process::{Command, Output};
+use std::process::Output;
 
+use rstlab_tests::{InTime as _, assert_contains, check_schema, rstlab, text};
 use serde_json::Value;
 
 fn demo(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_rstlab"))
-        .arg("demo")
-        .args(args)
-        .env_remove("LOG")
-        .output()
-        .expect("the program runs")
+    rstlab(&["demo"]).args(args).output_in_time()
 }
 
 /// The gap is long enough for the upstream to read the head alone, on a busy machine too.
 #[test]
-fn every_row_is_as_the_explanation_says() {
+fn every_row_of_the_demonstration_is_as_the_explanation_says() {
     let output = demo(&["--requests", "40", "--gap", "20ms", "--json"]);
-    let text = String::from_utf8(output.stdout).expect("text");
-    let json: Value = serde_json::from_str(&text).expect("JSON");
-    assert!(output.status.success(), "{text}");
-
-    let schema: Value = serde_json::from_str(include_str!("../schema/demo.json")).expect("JSON");
-    let required = &schema["properties"]["rows"]["items"]["required"];
-    let required: Vec<&str> = required
-        .as_array()
-        .expect("a list")
-        .iter()
-        .filter_map(Value::as_str)
-        .collect();
+    let json: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert!(output.status.success(), "{json:#}");
+    check_schema("demo", &json).expect("as the schema says");
     let rows = json["rows"].as_array().expect("rows");
     for row in rows {
-        let keys: Vec<&str> = row
-            .as_object()
-            .expect("a row")
-            .keys()
-            .map(String::as_str)
-            .collect();
-        let mut sorted = required.clone();
-        sorted.sort_unstable();
-        assert_eq!(keys, sorted, "as the schema says");
         assert_eq!(row["requests"], 40);
         assert_eq!(row["as_expected"], true, "{row}");
     }
@@ -59,29 +37,27 @@ fn every_row_is_as_the_explanation_says() {
 }
 
 #[test]
-fn the_table_and_the_sentences_fit_a_terminal() {
+fn the_table_of_the_demonstration_fits_a_terminal() {
     let output = demo(&["--requests", "8", "--gap", "50ms"]);
-    let text = String::from_utf8(output.stdout).expect("text");
-    assert!(output.status.success(), "{text}");
-    assert!(text.contains("lazy     split "), "{text}");
-    assert!(text.contains("of 8 connections were reset"), "{text}");
-    assert!(text.contains("No cure: delay only moves the RST"), "{text}");
-    let table = text.lines().take(10);
-    assert!(table.clone().all(|line| line.len() <= 80), "{text}");
-    assert_eq!(
-        String::from_utf8_lossy(&output.stderr),
-        "",
-        "no bar and no log in a pipe"
+    let printed = text(&output.stdout);
+    assert!(output.status.success(), "{printed}");
+    assert_contains(
+        printed,
+        &[
+            "lazy     split ",
+            "of 8 connections were reset",
+            "No cure: delay only moves the RST",
+        ],
     );
+    let mut table = printed.lines().take(10);
+    assert!(table.all(|line| line.len() <= 80), "{printed}");
+    assert_eq!(text(&output.stderr), "", "no bar and no log in a pipe");
 }
 
 #[test]
-fn bad_settings_are_named_at_once() {
+fn bad_settings_are_all_named() {
     let output = demo(&["--requests", "0", "--gap", "1"]);
-    let text = String::from_utf8(output.stderr).expect("text");
-    assert_eq!(output.status.code(), Some(2), "{text}");
-    assert!(
-        text.contains("--requests=\"0\"") && text.contains("--gap=\"1\""),
-        "{text}"
-    );
+    assert_eq!(output.status.code(), Some(2));
+    let told = text(&output.stderr);
+    assert_contains(told, &["--requests=\"0\"", "--gap=\"1\""]);
 }

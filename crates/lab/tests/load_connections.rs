@@ -1,29 +1,27 @@
-//! Connections that are kept, and how a run is paced and ends.
+//! `rstlab load` on kept connections, and the pace and the end of a run.
 
 #![allow(clippy::unwrap_used)]
-
-mod support;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use rstlab_lab::load::{Extent, Plan, Report, Target, run, run_until};
-use support::{End, Peer, read_request, soon};
+use rstlab_lab::makes::load::{Extent, LoadPlan, LoadReport, Target, run, run_until};
+use rstlab_tests::{Peer, PeerEnd, read_request, soon};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 const HELLO: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
 
-fn plan(peer: &Peer, requests: u64) -> Plan {
-    Plan {
+fn plan(peer: &Peer, requests: u64) -> LoadPlan {
+    LoadPlan {
         extent: Extent::Requests(requests),
         connections: 1,
-        ..Plan::new(Target::from(peer.address))
+        ..LoadPlan::new(Target::from(peer.address))
     }
 }
 
-/// Answers requests until the client closes, at most so many.
+/// Answers at most `most` requests, until the client closes.
 async fn answer(stream: &mut TcpStream, most: usize) {
     for _ in 0..most {
         if read_request(stream).await.is_none() {
@@ -38,7 +36,7 @@ async fn a_connection_is_kept_if_the_server_keeps_it() {
     let peer =
         Peer::start(|mut stream, _| async move { answer(&mut stream, usize::MAX).await }).await;
     for body_bytes in [None, Some(22), Some(200_000)] {
-        let plan = Plan {
+        let plan = LoadPlan {
             body_bytes,
             connections: 3,
             ..plan(&peer, 30)
@@ -54,8 +52,8 @@ async fn a_connection_is_kept_if_the_server_keeps_it() {
 }
 
 #[tokio::test]
-async fn its_end_between_two_requests_is_no_failure() {
-    // The server says nothing of closing, and whether its FIN or our next request is first, nobody knows.
+async fn a_server_s_close_between_two_requests_is_no_failure() {
+    // The server does not announce its close, so either its FIN or the next request may come first.
     let peer = Peer::start(|mut stream, _| async move { answer(&mut stream, 2).await }).await;
     let report = soon(run(&plan(&peer, 20), |_| {})).await;
     assert!(report.all_whole(), "{report:?}");
@@ -65,19 +63,19 @@ async fn its_end_between_two_requests_is_no_failure() {
 
 #[tokio::test]
 async fn a_get_on_a_kept_connection_that_ends_without_an_answer_is_sent_again() {
-    let report = second_request_meets(End::Reset, None).await;
+    let report = second_request_meets(PeerEnd::Reset, None).await;
     assert!(report.all_whole(), "{report:?}");
     assert_eq!((report.requests, report.sent_again), (2, 1));
     assert_eq!((report.resets, report.harmless_resets), (1, 1));
 
-    let report = second_request_meets(End::Close, None).await;
+    let report = second_request_meets(PeerEnd::Close, None).await;
     assert!(report.all_whole(), "{report:?}");
     assert_eq!((report.sent_again, report.resets), (1, 0));
 }
 
 #[tokio::test]
-async fn a_post_is_not() {
-    let report = second_request_meets(End::Reset, Some(22)).await;
+async fn a_post_that_ends_without_an_answer_is_not_sent_again() {
+    let report = second_request_meets(PeerEnd::Reset, Some(22)).await;
     assert_eq!((report.whole, report.no_response.by_reset), (1, 1));
     assert_eq!(
         (report.sent_again, report.resets, report.harmless_resets),
@@ -89,12 +87,12 @@ async fn a_post_is_not() {
         ("waiting", 1)
     );
 
-    let report = second_request_meets(End::Close, Some(22)).await;
+    let report = second_request_meets(PeerEnd::Close, Some(22)).await;
     assert_eq!((report.whole, report.no_response.by_eof), (1, 1));
 }
 
-/// The first connection's second request is read and gets no answer.
-async fn second_request_meets(end: End, body_bytes: Option<u64>) -> Report {
+/// The report of two requests on one connection: the server reads the second one and ends without an answer.
+async fn second_request_meets(end: PeerEnd, body_bytes: Option<u64>) -> LoadReport {
     let peer = Peer::start(move |mut stream, number| async move {
         answer(&mut stream, 1).await;
         if number == 0 {
@@ -104,7 +102,7 @@ async fn second_request_meets(end: End, body_bytes: Option<u64>) -> Report {
     })
     .await;
     let report = soon(run(
-        &Plan {
+        &LoadPlan {
             body_bytes,
             ..plan(&peer, 2)
         },
@@ -116,9 +114,9 @@ async fn second_request_meets(end: End, body_bytes: Option<u64>) -> Report {
 }
 
 #[tokio::test]
-async fn progress_counts_every_request() {
-    let peer = Peer::answering(HELLO, End::Close).await;
-    let plan = Plan {
+async fn load_reports_its_progress_after_every_request() {
+    let peer = Peer::answering(HELLO, PeerEnd::Close).await;
+    let plan = LoadPlan {
         connections: 5,
         ..plan(&peer, 20)
     };
@@ -135,7 +133,7 @@ async fn progress_counts_every_request() {
 async fn a_rate_is_not_exceeded_and_a_duration_ends_a_run() {
     let peer =
         Peer::start(|mut stream, _| async move { answer(&mut stream, usize::MAX).await }).await;
-    let paced = Plan {
+    let paced = LoadPlan {
         rate: Some(1000.0),
         connections: 3,
         ..plan(&peer, 50)
@@ -146,7 +144,7 @@ async fn a_rate_is_not_exceeded_and_a_duration_ends_a_run() {
 
     let time = Duration::from_millis(50);
     let report = soon(run(
-        &Plan {
+        &LoadPlan {
             extent: Extent::Duration(time),
             ..paced
         },
@@ -159,10 +157,10 @@ async fn a_rate_is_not_exceeded_and_a_duration_ends_a_run() {
 }
 
 #[tokio::test]
-async fn the_order_to_stop_ends_a_run_at_once() {
+async fn the_order_to_stop_ends_a_load_at_once() {
     let peer = Peer::start(|mut stream, _| async move {
         answer(&mut stream, 1).await;
-        // No answer to the second, until the client leaves.
+        // The second request gets no answer, and the last read ends when the client leaves.
         read_request(&mut stream).await;
         read_request(&mut stream).await;
     })

@@ -1,34 +1,48 @@
-//! Each kind of server lands in exactly its class, with exact bytes lost.
+//! `rstlab load` counts the responses of each kind of server in the right class, with the exact number of lost bytes.
 
 #![allow(clippy::unwrap_used)]
 
-mod support;
-
 use std::time::Duration;
 
-use rstlab_lab::load::{Cuts, Extent, Plan, Report, Target, Writes, run};
-use support::{End, Peer, cut, read_head, read_request, soon, until_sent, until_unread};
+use rstlab_lab::makes::load::{Cuts, Extent, LoadPlan, LoadReport, RequestWrites, Target, run};
+use rstlab_tests::{
+    Peer, PeerEnd, cut, head_field, read_request, soon, try_read_head, until_sent, until_unread,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket};
 
 const REQUESTS: u64 = 20;
 
-fn plan(peer: &Peer) -> Plan {
-    Plan {
+/// Every response was cut by a reset.
+const ALL_BY_RESET: Cuts = Cuts {
+    by_reset: REQUESTS,
+    by_eof: 0,
+    by_error: 0,
+};
+
+/// Every response was cut by an early end of the stream.
+const ALL_BY_EOF: Cuts = Cuts {
+    by_reset: 0,
+    by_eof: REQUESTS,
+    by_error: 0,
+};
+
+fn plan(peer: &Peer) -> LoadPlan {
+    LoadPlan {
         extent: Extent::Requests(REQUESTS),
         connections: 4,
-        ..Plan::new(Target::from(peer.address))
+        ..LoadPlan::new(Target::from(peer.address))
     }
 }
 
-fn post(peer: &Peer, bytes: u64) -> Plan {
-    Plan {
+fn post(peer: &Peer, bytes: u64) -> LoadPlan {
+    LoadPlan {
         body_bytes: Some(bytes),
         ..plan(peer)
     }
 }
 
-async fn report(plan: &Plan) -> Report {
+async fn report(plan: &LoadPlan) -> LoadReport {
     let report = soon(run(plan, |_| {})).await;
     let truncated = report.truncated.total() + report.no_response.total();
     let sum = report.whole + truncated + report.refused + report.timeouts + report.bad_responses;
@@ -39,9 +53,9 @@ async fn report(plan: &Plan) -> Report {
     report
 }
 
-/// The report of a run in which all went the same way, but for what differs from run to run.
-fn alike(report: &Report) -> Report {
-    Report {
+/// The report without the numbers that differ from run to run.
+fn comparable(report: &LoadReport) -> LoadReport {
+    LoadReport {
         seconds: 0.0,
         latency_us: None,
         failures: Vec::new(),
@@ -49,8 +63,8 @@ fn alike(report: &Report) -> Report {
     }
 }
 
-/// Every request failed in the same way; says how.
-fn failure(report: &Report) -> String {
+/// How every request failed, given that all failed in the same way.
+fn failure(report: &LoadReport) -> String {
     let [failure] = &report.failures[..] else {
         panic!("not one kind of failure: {report:?}");
     };
@@ -62,7 +76,7 @@ fn failure(report: &Report) -> String {
 }
 
 #[tokio::test]
-async fn whole_responses_of_each_status() {
+async fn whole_responses_are_counted_by_status() {
     for (status, body) in [
         ("200 OK", "hello"),
         ("404 Not Found", ""),
@@ -72,7 +86,7 @@ async fn whole_responses_of_each_status() {
             "HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
             body.len()
         );
-        let peer = Peer::answering(text, End::Close).await;
+        let peer = Peer::answering(text, PeerEnd::Close).await;
         let report = report(&plan(&peer)).await;
         let of = |class: char| {
             if status.starts_with(class) {
@@ -81,16 +95,16 @@ async fn whole_responses_of_each_status() {
                 0
             }
         };
-        let expected = Report {
+        let expected = LoadReport {
             requests: REQUESTS,
             whole: REQUESTS,
             status_2xx_3xx: of('2'),
             status_4xx: of('4'),
             status_5xx: of('5'),
             body_bytes: REQUESTS * body.len() as u64,
-            ..Report::default()
+            ..LoadReport::default()
         };
-        assert_eq!(alike(&report), expected);
+        assert_eq!(comparable(&report), expected);
         assert!(report.all_whole() && report.failures.is_empty());
         let latency = report.latency_us.unwrap();
         assert!(0 < latency.p50 && latency.p50 <= latency.p999 && latency.p999 <= latency.max);
@@ -99,71 +113,59 @@ async fn whole_responses_of_each_status() {
 }
 
 #[tokio::test]
-async fn a_response_cut_by_a_fin() {
-    let peer = Peer::answering(cut(1000, 400), End::Close).await;
+async fn a_response_cut_by_a_fin_is_truncated_by_eof() {
+    let peer = Peer::answering(cut(1000, 400), PeerEnd::Close).await;
     let report = report(&plan(&peer)).await;
-    let expected = Report {
+    let expected = LoadReport {
         requests: REQUESTS,
-        truncated: Cuts {
-            by_eof: REQUESTS,
-            ..Cuts::default()
-        },
+        truncated: ALL_BY_EOF,
         body_bytes: REQUESTS * 400,
         lost_bytes: REQUESTS * 600,
-        ..Report::default()
+        ..LoadReport::default()
     };
-    assert_eq!(alike(&report), expected);
+    assert_eq!(comparable(&report), expected);
     assert_eq!(failure(&report), "truncated reading-body - 0");
     assert!(!report.all_whole() && report.latency_us.is_none());
     peer.finish().await;
 }
 
 #[tokio::test]
-async fn a_response_cut_by_a_reset() {
-    let peer = Peer::answering(cut(1000, 400), End::Reset).await;
+async fn a_response_cut_by_a_reset_is_truncated_by_it() {
+    let peer = Peer::answering(cut(1000, 400), PeerEnd::Reset).await;
     let report = report(&plan(&peer)).await;
-    let expected = Report {
+    let expected = LoadReport {
         requests: REQUESTS,
-        truncated: Cuts {
-            by_reset: REQUESTS,
-            ..Cuts::default()
-        },
+        truncated: ALL_BY_RESET,
         resets: REQUESTS,
         body_bytes: REQUESTS * 400,
         lost_bytes: REQUESTS * 600,
-        ..Report::default()
+        ..LoadReport::default()
     };
-    assert_eq!(alike(&report), expected);
+    assert_eq!(comparable(&report), expected);
     assert_eq!(failure(&report), "truncated reading-body recv() 104");
     peer.finish().await;
 }
 
 #[tokio::test]
-async fn a_response_cut_because_the_body_lay_unread() {
+async fn a_response_cut_because_the_body_lay_unread_is_truncated_by_a_reset() {
     let peer = Peer::start(|mut stream, _| async move {
-        read_head(&mut stream).await.unwrap();
+        try_read_head(&mut stream).await.unwrap();
         until_unread(&stream, 22).await;
         stream.write_all(&cut(1000, 400)).await.unwrap();
     })
     .await;
     for writes in [
-        Writes::Joined,
-        Writes::Split {
+        RequestWrites::Joined,
+        RequestWrites::Split {
             gap: Duration::from_millis(1),
         },
     ] {
-        let report = report(&Plan {
+        let report = report(&LoadPlan {
             writes,
             ..post(&peer, 22)
         })
         .await;
-        assert_eq!(
-            report.truncated,
-            Cuts {
-                by_reset: REQUESTS,
-                ..Cuts::default()
-            }
-        );
+        assert_eq!(report.truncated, ALL_BY_RESET);
         assert_eq!(report.lost_bytes, REQUESTS * 600);
         assert_eq!(failure(&report), "truncated reading-body recv() 104");
     }
@@ -173,15 +175,9 @@ async fn a_response_cut_because_the_body_lay_unread() {
 #[tokio::test]
 async fn a_chunked_response_that_is_cut_has_no_known_loss() {
     let text = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n";
-    let peer = Peer::answering(text, End::Close).await;
+    let peer = Peer::answering(text, PeerEnd::Close).await;
     let report = report(&plan(&peer)).await;
-    assert_eq!(
-        report.truncated,
-        Cuts {
-            by_eof: REQUESTS,
-            ..Cuts::default()
-        }
-    );
+    assert_eq!(report.truncated, ALL_BY_EOF);
     assert_eq!((report.body_bytes, report.lost_bytes), (REQUESTS * 5, 0));
     peer.finish().await;
 }
@@ -189,67 +185,53 @@ async fn a_chunked_response_that_is_cut_has_no_known_loss() {
 #[tokio::test]
 async fn the_end_of_the_stream_ends_a_response_without_a_length_but_a_reset_cuts_it() {
     let text = "HTTP/1.0 200 OK\r\n\r\nhello";
-    let peer = Peer::answering(text, End::Close).await;
+    let peer = Peer::answering(text, PeerEnd::Close).await;
     assert!(report(&plan(&peer)).await.all_whole());
     peer.finish().await;
 
-    let peer = Peer::answering(text, End::Reset).await;
+    let peer = Peer::answering(text, PeerEnd::Reset).await;
     let report = report(&plan(&peer)).await;
-    assert_eq!(
-        report.truncated,
-        Cuts {
-            by_reset: REQUESTS,
-            ..Cuts::default()
-        }
-    );
+    assert_eq!(report.truncated, ALL_BY_RESET);
     assert_eq!((report.body_bytes, report.lost_bytes), (REQUESTS * 5, 0));
     peer.finish().await;
 }
 
 #[tokio::test]
-async fn no_response() {
-    let by_reset = Cuts {
-        by_reset: REQUESTS,
-        ..Cuts::default()
-    };
-    let by_eof = Cuts {
-        by_eof: REQUESTS,
-        ..Cuts::default()
-    };
+async fn a_connection_that_ends_before_the_head_is_no_response() {
     for (bytes, end, cuts, how) in [
-        ("", End::Reset, by_reset, "waiting recv() 104"),
+        ("", PeerEnd::Reset, ALL_BY_RESET, "waiting recv() 104"),
         (
             "HTTP/1.1 2",
-            End::Reset,
-            by_reset,
+            PeerEnd::Reset,
+            ALL_BY_RESET,
             "reading-head recv() 104",
         ),
-        ("", End::Close, by_eof, "waiting - 0"),
-        ("HTTP/1.1 2", End::Close, by_eof, "reading-head - 0"),
+        ("", PeerEnd::Close, ALL_BY_EOF, "waiting - 0"),
+        ("HTTP/1.1 2", PeerEnd::Close, ALL_BY_EOF, "reading-head - 0"),
     ] {
         let peer = Peer::answering(bytes, end).await;
         let report = report(&plan(&peer)).await;
-        let expected = Report {
+        let expected = LoadReport {
             requests: REQUESTS,
             no_response: cuts,
             resets: cuts.by_reset,
-            ..Report::default()
+            ..LoadReport::default()
         };
-        assert_eq!(alike(&report), expected);
+        assert_eq!(comparable(&report), expected);
         assert_eq!(failure(&report), format!("no-response {how}"));
         peer.finish().await;
     }
 }
 
 #[tokio::test]
-async fn answers_that_are_not_http() {
+async fn answers_that_are_not_http_are_bad_responses() {
     for bytes in [
         "220 mail.example ESMTP\r\n\r\n",
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
         "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nx",
         "HTTP/1.1 799 ?\r\nContent-Length: 0\r\n\r\n",
     ] {
-        let peer = Peer::answering(bytes, End::Close).await;
+        let peer = Peer::answering(bytes, PeerEnd::Close).await;
         let report = report(&plan(&peer)).await;
         assert_eq!(report.bad_responses, REQUESTS, "{bytes:?}");
         assert!(failure(&report).starts_with("bad-response"));
@@ -258,13 +240,13 @@ async fn answers_that_are_not_http() {
 }
 
 #[tokio::test]
-async fn refused() {
-    // Bound, so that nobody else gets the port, and not listening.
+async fn a_port_where_nobody_listens_refuses_every_request() {
+    // The socket is bound, so that nobody else gets the port, and does not listen.
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
-    let plan = Plan {
+    let plan = LoadPlan {
         extent: Extent::Requests(REQUESTS),
-        ..Plan::new(socket.local_addr().unwrap().into())
+        ..LoadPlan::new(socket.local_addr().unwrap().into())
     };
     let report = report(&plan).await;
     assert_eq!((report.requests, report.refused), (REQUESTS, REQUESTS));
@@ -272,13 +254,13 @@ async fn refused() {
 }
 
 #[tokio::test]
-async fn the_time_limit() {
-    // The kernel takes the connections; nobody ever accepts them.
+async fn a_connection_that_nobody_accepts_times_out() {
+    // The kernel completes the handshakes, and nobody accepts the connections.
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let plan = Plan {
+    let plan = LoadPlan {
         extent: Extent::Requests(4),
         timeout: Duration::from_millis(20),
-        ..Plan::new(listener.local_addr().unwrap().into())
+        ..LoadPlan::new(listener.local_addr().unwrap().into())
     };
     let report = report(&plan).await;
     assert_eq!((report.requests, report.timeouts), (4, 4));
@@ -288,23 +270,23 @@ async fn the_time_limit() {
 #[tokio::test]
 async fn a_reset_after_the_whole_response_is_harmless() {
     let peer = Peer::start(|mut stream, _| async move {
-        read_head(&mut stream).await.unwrap();
+        try_read_head(&mut stream).await.unwrap();
         until_unread(&stream, 22).await;
         let text = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello";
         stream.write_all(text.as_bytes()).await.unwrap();
     })
     .await;
     let report = report(&post(&peer, 22)).await;
-    let expected = Report {
+    let expected = LoadReport {
         requests: REQUESTS,
         whole: REQUESTS,
         status_2xx_3xx: REQUESTS,
         resets: REQUESTS,
         harmless_resets: REQUESTS,
         body_bytes: REQUESTS * 5,
-        ..Report::default()
+        ..LoadReport::default()
     };
-    assert_eq!(alike(&report), expected);
+    assert_eq!(comparable(&report), expected);
     assert_eq!(failure(&report), "harmless after-response recv() 104");
     assert!(report.all_whole());
     peer.finish().await;
@@ -313,16 +295,16 @@ async fn a_reset_after_the_whole_response_is_harmless() {
 #[tokio::test]
 async fn an_answer_before_the_body_was_read_is_taken_though_sending_fails() {
     let peer = Peer::start(|mut stream, _| async move {
-        read_head(&mut stream).await.unwrap();
+        try_read_head(&mut stream).await.unwrap();
         until_unread(&stream, 1).await;
         let head = "HTTP/1.1 413 Too Large\r\nContent-Length: 50000\r\nConnection: close\r\n\r\n";
         stream.write_all(head.as_bytes()).await.unwrap();
         stream.write_all(&[b'x'; 50_000]).await.unwrap();
-        // The reset destroys what is unsent: all must lie in the client's queue by then.
+        // The reset destroys unsent bytes, so the whole answer has to be in the client's queue before the close.
         until_sent(&stream).await;
     })
     .await;
-    // More than all socket buffers hold: it can't be sent before the answer comes.
+    // The body is larger than all socket buffers, so it can't be sent before the answer comes.
     let report = report(&post(&peer, 50_000_000)).await;
     assert_eq!((report.whole, report.status_4xx), (REQUESTS, REQUESTS));
     assert_eq!(report.body_bytes, REQUESTS * 50_000);
@@ -336,7 +318,7 @@ async fn an_answer_before_the_body_was_read_is_taken_though_sending_fails() {
 #[tokio::test]
 async fn a_large_response_is_counted_to_the_byte() {
     let bytes = 5_000_000;
-    let peer = Peer::answering(cut(bytes, bytes), End::Close).await;
+    let peer = Peer::answering(cut(bytes, bytes), PeerEnd::Close).await;
     let report = report(&plan(&peer)).await;
     assert!(report.all_whole());
     assert_eq!(report.body_bytes, REQUESTS * bytes as u64);
@@ -344,9 +326,9 @@ async fn a_large_response_is_counted_to_the_byte() {
 }
 
 #[tokio::test]
-async fn interim_responses_do_not_count() {
+async fn interim_responses_are_not_counted() {
     let text = "HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhello";
-    let peer = Peer::answering(text, End::Reset).await;
+    let peer = Peer::answering(text, PeerEnd::Reset).await;
     let report = report(&plan(&peer)).await;
     assert_eq!(report.truncated.by_reset, REQUESTS);
     assert_eq!(report.lost_bytes, REQUESTS * 4);
@@ -355,17 +337,17 @@ async fn interim_responses_do_not_count() {
 }
 
 #[tokio::test]
-async fn the_request_says_what_was_asked_for() {
+async fn the_request_has_the_method_fields_and_body_that_were_asked_for() {
     let peer = Peer::start(|mut stream, _| async move {
-        // One writev(2) is one segment here, and comes with one read.
+        // On loopback one writev(2) is one segment, which one read returns.
         let mut buf = [0; 8192];
         let read = stream.read(&mut buf).await.unwrap();
         let text = String::from_utf8_lossy(&buf[..read]);
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
         assert!(head.starts_with("POST /a?b HTTP/1.1\r\n"), "{head}");
-        assert_eq!(support::field(head, "host"), Some("example:1"));
-        assert_eq!(support::field(head, "content-length"), Some("22"));
-        assert_eq!(support::field(head, "connection"), None);
+        assert_eq!(head_field(head, "host"), Some("example:1"));
+        assert_eq!(head_field(head, "content-length"), Some("22"));
+        assert_eq!(head_field(head, "connection"), None);
         assert_eq!(body, "x".repeat(22));
         stream
             .write_all(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n")
@@ -384,7 +366,7 @@ async fn the_request_says_what_was_asked_for() {
 async fn a_split_request_pauses_between_head_and_body() {
     let peer = Peer::start(|mut stream, _| async move {
         let (head, body) = read_request(&mut stream).await.unwrap();
-        assert_eq!(support::field(&head, "connection"), Some("close"));
+        assert_eq!(head_field(&head, "connection"), Some("close"));
         assert_eq!(body, 200_000);
         stream
             .write_all(b"HTTP/1.1 204 No Content\r\n\r\n")
@@ -395,13 +377,13 @@ async fn a_split_request_pauses_between_head_and_body() {
     })
     .await;
     let gap = Duration::from_millis(20);
-    let plan = Plan {
-        writes: Writes::Split { gap },
+    let plan = LoadPlan {
+        writes: RequestWrites::Split { gap },
         ..post(&peer, 200_000)
     };
     let report = report(&plan).await;
     assert!(report.all_whole());
-    // Nobody answers before the body came, and that comes after the pause. The histogram has three digits.
+    // The answer comes after the body, and the body after the pause. The histogram has three digits.
     assert!(report.latency_us.unwrap().p50 >= 19_900);
     assert_eq!(peer.finish().await as u64, REQUESTS);
 }

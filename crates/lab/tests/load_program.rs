@@ -1,14 +1,12 @@
-//! `rstlab load` as a program: what it prints and how it exits.
+//! `rstlab load` as a program: its output and its exit codes.
 
 #![allow(clippy::unwrap_used)]
 
-mod support;
-
 use std::process::{Output, Stdio};
 
+use rstlab_tests::{Peer, PeerEnd, assert_contains, check_schema, cut, read_request, soon, text};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use support::{End, Peer, cut, read_request, soon};
 use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, Command};
 
@@ -29,17 +27,12 @@ async fn load(args: &[&str]) -> Output {
     soon(start(args).wait_with_output()).await.unwrap()
 }
 
-fn text(bytes: &[u8]) -> &str {
-    std::str::from_utf8(bytes).unwrap()
-}
-
 #[tokio::test]
-async fn json_is_one_object_as_the_schema_says() {
-    let schema: Value = serde_json::from_str(include_str!("../schema/load.json")).unwrap();
+async fn load_prints_one_json_object_as_the_schema_says() {
     for (bytes, end, code) in [
-        (cut(5, 5), End::Close, 0),
-        (cut(1000, 400), End::Reset, 1),
-        (b"junk\r\n\r\n".to_vec(), End::Close, 1),
+        (cut(5, 5), PeerEnd::Close, 0),
+        (cut(1000, 400), PeerEnd::Reset, 1),
+        (b"junk\r\n\r\n".to_vec(), PeerEnd::Close, 1),
     ] {
         let peer = Peer::answering(bytes, end).await;
         let url = format!("http://{}/", peer.address);
@@ -47,44 +40,43 @@ async fn json_is_one_object_as_the_schema_says() {
         assert_eq!(output.status.code(), Some(code));
         assert!(output.stderr.is_empty(), "{}", text(&output.stderr));
         let report: Value = serde_json::from_slice(&output.stdout).unwrap();
-        support::schema::check(&report, &schema).unwrap();
+        check_schema("load", &report).unwrap();
         assert_eq!(report["requests"], 5);
         peer.finish().await;
     }
 }
 
 #[tokio::test]
-async fn text_tells_the_reset_its_errno_and_the_loss() {
-    let peer = Peer::answering(cut(1000, 400), End::Reset).await;
+async fn the_text_of_load_names_the_reset_its_errno_and_the_loss() {
+    let peer = Peer::answering(cut(1000, 400), PeerEnd::Reset).await;
     let url = format!("http://{}/", peer.address);
     let output = load(&[&url, "--requests=5", "--body=22", "--split", "--gap=1ms"]).await;
     assert_eq!(output.status.code(), Some(1));
     let stdout = text(&output.stdout);
-    for part in [
-        "truncated                5  by reset 5, EOF 0\n",
-        "resets seen              5  0 of them harmless\n",
-        "bytes lost           3,000  announced, and did not come\n",
-        "5 truncated    reading-body   recv(): 104 Connection reset by peer\n",
-    ] {
-        assert!(stdout.contains(part), "{part:?} is missing in:\n{stdout}");
-    }
+    assert_contains(
+        stdout,
+        &[
+            "truncated                5  by reset 5, EOF 0\n",
+            "resets seen              5  0 of them harmless\n",
+            "bytes lost           3,000  announced, and did not come\n",
+            "5 truncated    reading-body   recv(): 104 Connection reset by peer\n",
+        ],
+    );
     assert!(stdout.lines().all(|line| line.chars().count() <= 80));
     peer.finish().await;
 }
 
 #[tokio::test]
-async fn bad_settings_are_all_named() {
+async fn bad_settings_of_load_are_all_named() {
     let output = load(&["https://x", "--requests=0", "--body=many", "--log=a=b=c"]).await;
     assert_eq!(output.status.code(), Some(2));
     assert!(output.stdout.is_empty());
-    let stderr = text(&output.stderr);
-    for part in ["4 bad settings", "URL=", "--requests=", "--body=", "LOG="] {
-        assert!(stderr.contains(part), "{part} is missing in:\n{stderr}");
-    }
+    let parts = ["4 bad settings", "URL=", "--requests=", "--body=", "LOG="];
+    assert_contains(text(&output.stderr), &parts);
 }
 
 #[tokio::test]
-async fn an_interrupt_ends_the_run_and_the_report_is_printed() {
+async fn an_interrupted_load_prints_its_report() {
     let (second_came, mut second) = tokio::sync::mpsc::channel(1);
     let peer = Peer::start(move |mut stream, _| {
         let second_came = second_came.clone();
@@ -93,7 +85,7 @@ async fn an_interrupt_ends_the_run_and_the_report_is_printed() {
             stream.write_all(&cut(5, 5)).await.unwrap();
             read_request(&mut stream).await.unwrap();
             second_came.send(()).await.unwrap();
-            // No answer, until the client leaves.
+            // The second request gets no answer, and this read ends when the client leaves.
             read_request(&mut stream).await;
         }
     })

@@ -1,19 +1,18 @@
-//! `rstlab show` as a program, beside a directory that recorders fill.
+//! `rstlab show` as a program, with records that a recorder has written.
 
 #![allow(clippy::unwrap_used)]
-
-mod support;
 
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
+use std::sync::Arc;
 
+use rstlab_tests::{InTime as _, assert_contains, check_schema, json_lines, rstlab, text};
 use rstlab_witness::{
     Cause, Event, Known, Lane, Packet, Process, Reason, Record, Recorder, Role, Side, State, What,
     conversations, read_pcapng, write_pcapng,
 };
 use serde_json::Value;
-use support::schema::check;
 use tempfile::TempDir;
 
 fn proxy_half() -> Record {
@@ -44,30 +43,22 @@ fn stored(proxy: Vec<Record>, upstream: Vec<Record>) -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     for (role, records) in [(Role::Proxy, proxy), (Role::Upstream, upstream)] {
         let recorder = Recorder::to_dir(dir.path(), role, 100).unwrap();
-        records.into_iter().for_each(|record| recorder.keep(record));
+        records
+            .into_iter()
+            .for_each(|record| recorder.keep(&Arc::new(record)));
     }
     dir
 }
 
 fn show(dir: &Path, args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_rstlab"))
-        .arg("show")
+    rstlab(&["show"])
         .args(args)
         .current_dir(dir)
-        .env_remove("LOG")
-        .output()
-        .unwrap()
-}
-
-fn text(bytes: &[u8]) -> &str {
-    std::str::from_utf8(bytes).unwrap()
+        .output_in_time()
 }
 
 fn json(output: &Output) -> Vec<Value> {
-    let lines = text(&output.stdout).lines();
-    lines
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect()
+    json_lines(text(&output.stdout))
 }
 
 fn clients(output: &Output) -> Vec<String> {
@@ -77,20 +68,20 @@ fn clients(output: &Output) -> Vec<String> {
 }
 
 #[test]
-fn the_two_halves_are_one_picture() {
+fn the_two_halves_of_a_connection_are_shown_as_one_timeline() {
     let dir = stored(vec![proxy_half()], vec![upstream_half()]);
     let output = show(dir.path(), &["."]);
     assert!(output.status.success(), "{}", text(&output.stderr));
     assert_eq!(
         text(&output.stdout),
-        include_str!("../src/timeline/lazy.txt")
+        include_str!("../src/shared/timeline/lazy.txt")
     );
-    // The same by the names of the files; one that is named twice is shown once.
+    // The names of the files give the same; a file that is named twice is shown once.
     let [proxy, upstream] =
         ["proxy", "upstream"].map(|role| format!("127.0.0.1_8000-127.0.0.1_32814.{role}.json"));
     let named = show(dir.path(), &[&upstream, &proxy, ".", &proxy]);
     assert_eq!(named.stdout, output.stdout);
-    // What the proxy did is not to be seen in the upstream's half.
+    // The upstream's half does not show the events of the proxy.
     let half = show(dir.path(), &[&upstream]);
     let half = text(&half.stdout);
     assert!(
@@ -101,12 +92,11 @@ fn the_two_halves_are_one_picture() {
 }
 
 #[test]
-fn json_is_as_the_schema_says_and_can_be_shown_again() {
+fn show_prints_records_as_the_schema_says_and_can_show_them_again() {
     let dir = stored(vec![proxy_half()], vec![upstream_half()]);
     let output = show(dir.path(), &[".", "--json"]);
     let [record] = json(&output).try_into().unwrap();
-    let schema: Value = serde_json::from_str(include_str!("../schema/record.json")).unwrap();
-    check(&record, &schema).unwrap();
+    check_schema("record", &record).unwrap();
     assert_eq!(record["verdict"]["unread_bytes"], 0);
     assert_eq!(record["verdict"]["known"], "proved");
     assert_eq!(record["events"].as_array().unwrap().len(), 35);
@@ -115,10 +105,8 @@ fn json_is_as_the_schema_says_and_can_be_shown_again() {
     assert_eq!(again.stdout, output.stdout);
 }
 
-/// Whatever a record may hold, the schema knows it, and knows what is wrong.
 #[test]
-fn the_schema_knows_every_word() {
-    let schema: Value = serde_json::from_str(include_str!("../schema/record.json")).unwrap();
+fn the_schema_of_records_allows_every_word_and_no_wrong_field() {
     let process = Process { name: None, pid: 7 };
     let whats = [
         What::Closed {
@@ -144,18 +132,18 @@ fn the_schema_knows_every_word() {
         for known in [Known::Inferred, Known::Counted, Known::Proved] {
             (record.verdict.cause, record.verdict.known) = (cause, known);
             let value = serde_json::to_value(&record).unwrap();
-            check(&value, &schema).unwrap();
+            check_schema("record", &value).unwrap();
         }
     }
-    check(&serde_json::to_value(upstream_half()).unwrap(), &schema).unwrap();
+    check_schema("record", &serde_json::to_value(upstream_half()).unwrap()).unwrap();
     let mut value = serde_json::to_value(&record).unwrap();
     value["events"][3]["flags"] = 7.into();
-    let error = check(&value, &schema).unwrap_err();
+    let error = check_schema("record", &value).unwrap_err();
     assert!(error.contains("/events/3"), "{error}");
 }
 
 #[test]
-fn a_broken_file_is_named_and_the_others_are_shown() {
+fn a_broken_record_is_named_and_the_others_are_shown() {
     let dir = stored(vec![proxy_half()], vec![upstream_half()]);
     fs::write(
         dir.path().join("broken.json"),
@@ -168,7 +156,7 @@ fn a_broken_file_is_named_and_the_others_are_shown() {
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(
         text(&output.stdout),
-        include_str!("../src/timeline/lazy.txt")
+        include_str!("../src/shared/timeline/lazy.txt")
     );
     let [broken, old] = text(&output.stderr)
         .lines()
@@ -189,9 +177,9 @@ fn a_broken_file_is_named_and_the_others_are_shown() {
     );
 }
 
-/// They have no end, or wait for one who writes.
+/// A device may have no end, and a FIFO waits for a writer.
 #[test]
-fn what_is_no_file_is_refused() {
+fn a_path_that_is_no_file_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     for name in ["fifo", "fifo.json", "fifo.pcapng"] {
         let made = Command::new("mkfifo").arg(dir.path().join(name)).status();
@@ -206,7 +194,7 @@ fn what_is_no_file_is_refused() {
 }
 
 #[test]
-fn nothing_to_show_is_said() {
+fn show_says_why_there_is_nothing_to_show() {
     let dir = tempfile::tempdir().unwrap();
     let output = show(dir.path(), &[".", "gone.json"]);
     assert_eq!(output.status.code(), Some(1));
@@ -225,7 +213,7 @@ fn nothing_to_show_is_said() {
 }
 
 #[test]
-fn the_oldest_comes_first_and_the_newest_can_be_asked_for() {
+fn the_oldest_record_comes_first_and_the_newest_can_be_asked_for() {
     let mut killed = later(proxy_half(), 2);
     killed.verdict.cause = Cause::Killed;
     let proxy = vec![later(proxy_half(), 3), later(proxy_half(), 1), killed];
@@ -243,12 +231,12 @@ fn the_oldest_comes_first_and_the_newest_can_be_asked_for() {
 
 #[test]
 fn halves_of_different_connections_stay_apart() {
-    // The port was in use again, a minute later.
+    // A minute later another connection used the same port.
     let mut upstream = later(upstream_half(), 60);
     upstream.client = proxy_half().client;
     let dir = stored(vec![proxy_half()], vec![upstream]);
     assert_eq!(json(&show(dir.path(), &[".", "--json"])).len(), 2);
-    // Two proxies of the same moment.
+    // Two proxies may record at the same moment.
     let other = stored(vec![proxy_half()], vec![]);
     let other = other.path().to_str().unwrap();
     let dir = stored(vec![proxy_half()], vec![]);
@@ -256,7 +244,7 @@ fn halves_of_different_connections_stay_apart() {
 }
 
 #[test]
-fn a_picture_is_of_one_record() {
+fn show_draws_one_record_as_svg() {
     let dir = stored(vec![proxy_half(), later(proxy_half(), 1)], vec![]);
     let output = show(dir.path(), &[".", "--svg=one.svg"]);
     assert_eq!(output.status.code(), Some(1));
@@ -277,17 +265,16 @@ fn a_picture_is_of_one_record() {
 }
 
 #[test]
-fn bad_settings_are_named_all_at_once() {
+fn bad_settings_of_show_are_all_named() {
     let output = show(Path::new("."), &[".", "--last=0", "--cause=magic"]);
     assert_eq!(output.status.code(), Some(2));
     let error = text(&output.stderr);
-    for part in [
+    let parts = [
         "2 bad settings",
         "--last=\"0\"",
         "--cause=\"magic\"; allowed: unread-at-close, ",
-    ] {
-        assert!(error.contains(part), "{error}");
-    }
+    ];
+    assert_contains(error, &parts);
 }
 
 /// The packets of a capture file that `wanted` takes, as a file.
@@ -301,7 +288,7 @@ fn captured(file: &[u8], wanted: impl Fn(&Packet) -> bool) -> Vec<u8> {
     file
 }
 
-/// A capture as a recorder leaves it beside a record: here one that `rstlab trace --pcap` wrote.
+/// The capture is of the kind that a recorder leaves beside a record; `rstlab trace --pcap` wrote it.
 #[test]
 fn a_capture_file_is_shown_as_far_as_it_proves_something() {
     let dir = tempfile::tempdir().unwrap();
@@ -315,44 +302,44 @@ fn a_capture_file_is_shown_as_far_as_it_proves_something() {
     let output = show(dir.path(), &["lazy.pcapng"]);
     let shown = text(&output.stdout);
     assert!(output.status.success(), "{}", text(&output.stderr));
-    for part in [
-        "◄════════ RST ════════╡",
-        "cause     data-after-close",
-        "known     proved, by the packets",
-    ] {
-        assert!(shown.contains(part), "{shown}");
-    }
+    assert_contains(
+        shown,
+        &[
+            "◄════════ RST ════════╡",
+            "cause     data-after-close",
+            "known     proved, by the packets",
+        ],
+    );
     let [record] = json(&show(dir.path(), &["lazy.pcapng", "--json"]))
         .try_into()
         .unwrap();
-    let schema: Value = serde_json::from_str(include_str!("../schema/record.json")).unwrap();
-    check(&record, &schema).unwrap();
-    // Only its RSTs, as `tcpdump 'tcp[tcpflags] & tcp-rst != 0'` leaves them.
+    check_schema("record", &record).unwrap();
+    // A file with the RSTs only, as `tcpdump 'tcp[tcpflags] & tcp-rst != 0'` leaves them.
     let resets = captured(capture, |packet| packet.flags.rst());
     fs::write(dir.path().join("rst.pcapng"), resets).unwrap();
     let shown = show(dir.path(), &["rst.pcapng"]);
-    for part in [
-        "cause     gone",
-        "known     inferred, nothing that was seen proves it: packets are missing",
-        "RST by    the upstream, ",
-    ] {
-        assert!(
-            text(&shown.stdout).contains(part),
-            "{}",
-            text(&shown.stdout)
-        );
-    }
-    // One that was not reset is shown only to who asks for it.
+    assert_contains(
+        text(&shown.stdout),
+        &[
+            "cause     gone",
+            "known     inferred, nothing that was seen proves it: packets are missing",
+            "RST by    the upstream, ",
+        ],
+    );
+    // A connection that was not reset is shown with --all only.
     let output = show(dir.path(), &["drain"]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(text(&output.stderr).contains("drain: none of 1 connections was reset; --all"));
+    assert_contains(
+        text(&output.stderr),
+        &["drain: none of 1 connections was reset; --all"],
+    );
     let output = show(dir.path(), &["drain", "lazy.pcapng", "--all"]);
     assert_eq!(text(&output.stdout).matches("cause     ").count(), 2);
     assert!(text(&output.stdout).contains("cause     no-reset"));
     // A directory's captures belong to its records.
     let output = show(dir.path(), &["."]);
     assert!(text(&output.stderr).contains("no records"));
-    // Garbage.
+    // Files that are cut or are no capture are named.
     fs::write(dir.path().join("cut.pcapng"), &capture[..300]).unwrap();
     fs::write(dir.path().join("other.pcapng"), "no capture").unwrap();
     for (name, told) in [
@@ -361,10 +348,6 @@ fn a_capture_file_is_shown_as_far_as_it_proves_something() {
     ] {
         let output = show(dir.path(), &[name]);
         assert_eq!(output.status.code(), Some(1));
-        assert!(
-            text(&output.stderr).contains(told),
-            "{}",
-            text(&output.stderr)
-        );
+        assert_contains(text(&output.stderr), &[told]);
     }
 }

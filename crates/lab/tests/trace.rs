@@ -1,27 +1,15 @@
-//! `rstlab trace` as its user runs it. Without privileges it needs nothing; with the feature `kernel` it asks the
-//! kernel and the packets (root, tracefs, tshark).
+//! `rstlab trace` as its user runs it. The tests with the feature `kernel` ask the kernel and the packets, and need root,
+//! tracefs and tshark.
 
 #![allow(clippy::unwrap_used)]
 
-mod support;
-
-use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use rstlab_tests::{InTime as _, assert_contains, check_schema, for_everybody, rstlab, text};
 use serde_json::Value;
-use support::schema::check;
 
 fn trace(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_rstlab"))
-        .arg("trace")
-        .args(args)
-        .env_remove("LOG")
-        .output()
-        .unwrap()
-}
-
-fn text(bytes: &[u8]) -> &str {
-    std::str::from_utf8(bytes).unwrap()
+    rstlab(&["trace"]).args(args).output_in_time()
 }
 
 fn shown(args: &[&str]) -> String {
@@ -38,7 +26,8 @@ fn shown(args: &[&str]) -> String {
     shown.to_owned()
 }
 
-/// Each mode, with so long a gap that the upstream has closed, or waits, when the body comes.
+/// Each mode with the causes that it may show, if the gap is so long that the upstream has closed, or waits for the body,
+/// when the body comes.
 const MODES: [(&str, &[&str]); 8] = [
     (
         "lazy",
@@ -69,16 +58,17 @@ fn each_mode_shows_what_it_does_without_any_privilege() {
             .any(|word| cause.starts_with(&format!("{word}.")));
         assert!(told, "{mode}\n{shown}");
         assert!(shown.contains("known     inferred"), "{mode}\n{shown}");
-        // Three of the five lanes speak, and what is missing is said.
-        for part in [
-            "POST /, 22 bytes",
-            "(head)",
-            "recv = ",
-            "close",
-            "not seen  stronger",
-        ] {
-            assert!(shown.contains(part), "{mode}: {part}\n{shown}");
-        }
+        // Three of the five lanes have events, and the last lines say which evidence is missing.
+        assert_contains(
+            &shown,
+            &[
+                "POST /, 22 bytes",
+                "(head)",
+                "recv = ",
+                "close",
+                "not seen  stronger",
+            ],
+        );
         let whole = shown.contains("200, 614,400 bytes:");
         let expected = matches!(mode, "drain" | "cap" | "linger" | "delay");
         assert_eq!(whole, expected, "{mode}\n{shown}");
@@ -89,28 +79,29 @@ fn each_mode_shows_what_it_does_without_any_privilege() {
 }
 
 #[test]
-fn the_proxy_s_two_writes_are_head_and_body() {
-    let shown = shown(&["--body", "1000", "--witness", "sockets"]);
-    for part in [
-        "POST /, 1,000 bytes",
-        "writev = 185 (head)",
-        "recv = 185 (head)",
-        "writev = 1,000 (body)",
-    ] {
-        assert!(shown.contains(part), "{part}\n{shown}");
-    }
+fn trace_shows_the_proxy_s_two_writes_as_head_and_body() {
+    // Long enough for the upstream to read the head alone, on a busy machine too.
+    let shown = shown(&["--body", "1000", "--gap=300ms", "--witness", "sockets"]);
+    assert_contains(
+        &shown,
+        &[
+            "POST /, 1,000 bytes",
+            "writev = 185 (head)",
+            "recv = 185 (head)",
+            "writev = 1,000 (body)",
+        ],
+    );
 }
 
 #[test]
-fn json_is_as_the_schema_says_and_the_picture_is_xml() {
+fn trace_prints_a_record_as_the_schema_says_and_draws_xml() {
     let dir = tempfile::tempdir().unwrap();
     let svg = dir.path().join("a.svg");
-    let schema: Value = serde_json::from_str(include_str!("../schema/record.json")).unwrap();
     for mode in ["lazy", "drain", "idle-close"] {
         let output = trace(&["--mode", mode, "--json", "--svg", svg.to_str().unwrap()]);
         assert!(output.status.success(), "{}", text(&output.stderr));
         let record: Value = serde_json::from_slice(&output.stdout).unwrap();
-        check(&record, &schema).unwrap();
+        check_schema("record", &record).unwrap();
         let lanes: Vec<_> = ["client", "proxy", "upstream"]
             .map(|lane| {
                 let events = record["events"].as_array().unwrap().iter();
@@ -129,7 +120,7 @@ fn json_is_as_the_schema_says_and_the_picture_is_xml() {
 }
 
 #[test]
-fn what_cannot_be_is_said() {
+fn trace_says_what_it_cannot_do() {
     let output = trace(&[
         "--mode",
         "lzy",
@@ -141,58 +132,35 @@ fn what_cannot_be_is_said() {
         "all",
     ]);
     assert_eq!(output.status.code(), Some(2));
-    let told = text(&output.stderr);
-    for part in [
-        "4 bad settings",
-        "--mode=\"lzy\"; allowed: lazy, drain",
-        "--gap",
-        "--body",
-        "--witness",
-    ] {
-        assert!(told.contains(part), "{told}");
-    }
-    // No packets without a capture, and no directory.
+    assert_contains(
+        text(&output.stderr),
+        &[
+            "4 bad settings",
+            "--mode=\"lzy\"; allowed: lazy, drain",
+            "--gap",
+            "--body",
+            "--witness",
+        ],
+    );
+    // --pcap needs a capture, and --svg a directory that exists.
     let output = trace(&["--witness", "sockets", "--pcap", "a.pcapng"]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(
-        text(&output.stderr).contains("CAP_NET_RAW"),
-        "{}",
-        text(&output.stderr)
-    );
+    assert_contains(text(&output.stderr), &["CAP_NET_RAW"]);
     let output = trace(&["--witness", "sockets", "--svg", "/nowhere/a.svg"]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(text(&output.stderr).contains("/nowhere/a.svg"));
+    assert_contains(text(&output.stderr), &["/nowhere/a.svg"]);
 }
 
-/// A copy of the program.
-///
-/// By a process of its own: what another test's thread starts meanwhile would inherit our descriptor of the copy, and a
-/// program that is open for writing cannot be run (ETXTBSY).
-fn copy_to(dir: &Path) -> PathBuf {
-    let copy = dir.join("rstlab");
-    let status = Command::new("cp")
-        .arg(env!("CARGO_BIN_EXE_rstlab"))
-        .arg(&copy)
-        .status();
-    assert!(status.unwrap().success());
-    copy
-}
-
-/// Mode kill needs a program that is not beside this copy.
+/// Mode kill needs the program rstlab-upstream, which is not beside this copy.
 #[test]
 fn without_the_upstream_s_program_nothing_is_killed() {
     let dir = tempfile::tempdir().unwrap();
-    let copy = copy_to(dir.path());
-    let output = Command::new(&copy)
+    let output = Command::new(for_everybody("rstlab", dir.path()))
         .args(["trace", "--mode", "kill"])
-        .output()
-        .unwrap();
+        .output_in_time();
     assert_eq!(output.status.code(), Some(1));
-    let told = text(&output.stderr);
-    assert!(
-        told.contains("rstlab-upstream is not there: build it"),
-        "{told}"
-    );
+    let part = "rstlab-upstream is not there: build it";
+    assert_contains(text(&output.stderr), &[part]);
 }
 
 #[cfg(feature = "kernel")]
@@ -202,7 +170,7 @@ mod kernel {
     use super::*;
 
     #[test]
-    fn each_cause_is_proved_and_all_five_lanes_speak() {
+    fn each_cause_is_proved_and_all_five_lanes_have_events() {
         for (mode, causes) in MODES {
             let shown = shown(&["--mode", mode, "--gap", "100ms"]);
             let word = |word| shown.contains(&format!("cause     {word}."));
@@ -219,7 +187,7 @@ mod kernel {
     }
 
     #[test]
-    fn wireshark_reads_the_packets_and_show_too() {
+    fn wireshark_and_show_read_the_packets_of_a_trace() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("a.pcapng");
         let file = file.to_str().unwrap();
@@ -228,8 +196,7 @@ mod kernel {
             let output = Command::new("tshark")
                 .args(["-r", file])
                 .args(args)
-                .output()
-                .unwrap();
+                .output_in_time();
             assert!(output.status.success(), "{}", text(&output.stderr));
             text(&output.stdout).to_owned()
         };
@@ -244,39 +211,25 @@ mod kernel {
         let reset = tshark(&[&["-Y", "tcp.flags.reset==1"], &fields[..]].concat());
         assert!(reset.contains(", proved (TCP_"), "{reset}");
         assert!(!tshark(&["-V"]).contains("Malformed"));
-        let show = Command::new(env!("CARGO_BIN_EXE_rstlab"))
-            .args(["show", file])
-            .output()
-            .unwrap();
-        let show = text(&show.stdout);
-        assert!(
-            show.contains("known     proved, by the packets") && show.contains("══ RST"),
-            "{show}"
-        );
+        let show = rstlab(&["show", file]).output_in_time();
+        let parts = ["known     proved, by the packets", "══ RST"];
+        assert_contains(text(&show.stdout), &parts);
     }
 
     #[test]
-    fn who_may_not_look_is_told_what_is_missing() {
-        // nobody's, on every Linux.
+    fn trace_without_privilege_says_what_is_missing() {
+        // The number of the user nobody on every Linux.
         let nobody = 65_534;
         let dir = tempfile::tempdir().unwrap();
-        let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-        std::fs::set_permissions(dir.path(), open).unwrap();
-        let copy = super::copy_to(dir.path());
-        let output = Command::new(&copy)
+        let output = Command::new(for_everybody("rstlab", dir.path()))
             .arg("trace")
             .uid(nobody)
             .gid(nobody)
-            .output()
-            .unwrap();
+            .output_in_time();
         let shown = text(&output.stdout);
         assert!(output.status.success(), "{shown}{}", text(&output.stderr));
         assert!(!shown.contains("proved"), "{shown}");
-        for part in [
-            "not seen  kernel: ",
-            "packets: capturing packets needs CAP_NET_RAW",
-        ] {
-            assert!(shown.contains(part), "{part}\n{shown}");
-        }
+        let needed = "packets: capturing packets needs CAP_NET_RAW";
+        assert_contains(shown, &["not seen  kernel: ", needed]);
     }
 }

@@ -1,3 +1,5 @@
+//! Serves one client's connection, and ends it in stages.
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,23 +9,25 @@ use http::{Response, StatusCode};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use rstlab_wire::{MAX_HEAD_BYTES, Seen, Stall, Tape, chain, close};
+use rstlab_cli::Live;
+use rstlab_wire::{MAX_HEAD_BYTES, Stall, Tape, chain, close};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
-use tower::ServiceBuilder;
+use tower::{Layer as _, ServiceBuilder, ServiceExt as _, service_fn};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::limit::RequestBodyLimitLayer;
 
-use crate::client_io::{ClientIo, Link};
+use crate::client_io::{ClientIo, ClientSignals};
+use crate::config::ProxyConfig;
 use crate::forward::{self, Handled};
 use crate::upstream::Shared;
 
-/// How long a client may take no byte of a response.
+/// Limit of the time in which a client takes no byte of a response.
 const SEND_LIMIT: Duration = Duration::from_secs(60);
 
-/// Most bytes held for reading from a client, and about as many for writing to it.
+/// Limit of the buffer for reading from a client; the buffer for writing is about as large.
 const MAX_BUFFER_BYTES: usize = 128 * 1024;
 
 /// The staged close after the last response: read on until the client closes, or for this long (RFC 9112 §9.6).
@@ -32,43 +36,56 @@ const LINGER: close::Bounds = close::Bounds {
     bytes: None,
 };
 
-/// How long a connection made before the order to stop may take to send its first request.
+/// Limit of the time that a connection made before the order to stop may take to send its first request.
 const FIRST_REQUEST: Duration = Duration::from_millis(500);
 
 /// Serves one client until it leaves, the last response is out, or a limit is reached; then ends in stages.
 pub(crate) async fn connection(
     stream: TcpStream,
     peer: SocketAddr,
+    config: Live<ProxyConfig>,
     shared: Arc<Shared>,
     stop: CancellationToken,
 ) {
     // Fails only on a connection that is gone; the next read tells.
     let _ = stream.set_nodelay(true);
-    let link = Arc::new(Link::new(peer));
-    let head_limit = shared.config.client_head_timeout;
+    let signals = Arc::new(ClientSignals::new(peer));
+    let head_limit = config.now().client_head_timeout;
     let service = ServiceBuilder::new()
         .layer(CatchPanicLayer::new())
         .map_request({
-            let link = Arc::clone(&link);
+            let signals = Arc::clone(&signals);
             move |request| {
-                link.request();
+                signals.request();
                 request
             }
         })
         .map_response({
-            let link = Arc::clone(&link);
-            move |response| last_response(&link, response)
+            let signals = Arc::clone(&signals);
+            move |response| last_response(&signals, response)
         })
-        .layer(RequestBodyLimitLayer::new(
-            shared.config.max_body.map_or(usize::MAX, |bytes| {
-                usize::try_from(bytes).unwrap_or(usize::MAX)
-            }),
-        ))
         .service_fn({
-            let link = Arc::clone(&link);
-            move |request| forward::forward(request, Arc::clone(&shared), Arc::clone(&link))
+            let signals = Arc::clone(&signals);
+            move |request| {
+                let config = config.now();
+                let limit = config.max_body.map_or(usize::MAX, |bytes| {
+                    usize::try_from(bytes).unwrap_or(usize::MAX)
+                });
+                let (shared, signals) = (Arc::clone(&shared), Arc::clone(&signals));
+                let forward = service_fn(move |request| {
+                    forward::forward(
+                        request,
+                        Arc::clone(&config),
+                        Arc::clone(&shared),
+                        Arc::clone(&signals),
+                    )
+                });
+                RequestBodyLimitLayer::new(limit)
+                    .layer(forward)
+                    .oneshot(request)
+            }
         });
-    let io = Stall::new(stream, Seen::default(), None, Some(SEND_LIMIT));
+    let io = Stall::sending(stream, Some(SEND_LIMIT));
     let mut connection = http1::Builder::new()
         // A client may half-close after its request and still wants the response.
         .half_close(true)
@@ -77,7 +94,7 @@ pub(crate) async fn connection(
         .timer(TokioTimer::new())
         .header_read_timeout(head_limit)
         .serve_connection(
-            TokioIo::new(ClientIo::new(io, Arc::clone(&link))),
+            TokioIo::new(ClientIo::new(io, Arc::clone(&signals))),
             TowerToHyperService::new(service),
         );
 
@@ -88,8 +105,8 @@ pub(crate) async fn connection(
         tokio::select! {
             biased;
             result = std::future::poll_fn(|cx| Pin::new(&mut connection).poll(cx)) => {
-                // Where a client offers an upgrade, hyper is done before it has written out what it holds
-                // (`Dispatcher::poll_inner`). Polled again, it has forgotten the upgrade and writes the rest.
+                // If a client offers an upgrade, hyper is done before it has written out its buffer
+                // (`Dispatcher::poll_inner`). Polled again, hyper has forgotten the upgrade and writes the rest.
                 if done || result.is_err() {
                     break result;
                 }
@@ -97,8 +114,8 @@ pub(crate) async fn connection(
             }
             () = stop.cancelled(), if !stopping => {
                 stopping = true;
-                link.stop();
-                if link.requests() == 0 {
+                signals.stop();
+                if signals.requests() == 0 {
                     first_request_until = Some(Instant::now() + FIRST_REQUEST);
                 } else {
                     Pin::new(&mut connection).graceful_shutdown();
@@ -108,7 +125,7 @@ pub(crate) async fn connection(
                 if first_request_until.is_some() =>
             {
                 first_request_until = None;
-                if link.requests() == 0 {
+                if signals.requests() == 0 {
                     Pin::new(&mut connection).graceful_shutdown();
                 }
             }
@@ -118,13 +135,13 @@ pub(crate) async fn connection(
     let parts = connection.into_parts();
     let mut stream = parts.io.into_inner().into_inner();
     if let Err(error) = result {
-        let idle = parts.read_buf.is_empty() && link.requests() > 0;
+        let idle = parts.read_buf.is_empty() && signals.requests() > 0;
         if error.is_timeout() && !idle {
             tracing::info!(client = %peer, "408: the request's head took too long");
             refuse(&mut stream, "408 Request Timeout").await;
         } else if error.is_parse() {
             tracing::info!(client = %peer, "refused: {}", chain(&error));
-            // To anything else hyper has answered 400 or 431.
+            // hyper has answered 400 or 431 to any other bad head.
             if error.is_parse_version_h2() {
                 refuse(&mut stream, "400 Bad Request").await;
             }
@@ -132,22 +149,22 @@ pub(crate) async fn connection(
             tracing::debug!(client = %peer, error = %chain(&error), "client connection ended");
         }
     }
-    if link.ends_with_reset() {
+    if signals.ends_with_reset() {
         close::abort_when_sent(stream, LINGER.time).await;
     } else {
-        close::close(stream, close::Policy::Linger(LINGER), &Tape::default()).await;
+        close::close(stream, close::Policy::Linger(LINGER), &mut Tape::default()).await;
     }
 }
 
-/// Tells the client where a response is the connection's last one.
-fn last_response<B>(link: &Link, mut response: Response<B>) -> Response<B> {
-    // The limit's layer answers by itself; the body stays unread.
+/// Tells the client if a response is the connection's last.
+fn last_response<B>(signals: &ClientSignals, mut response: Response<B>) -> Response<B> {
+    // The layer that limits the body answers by itself, and leaves the body unread.
     let over_limit = response.extensions_mut().remove::<Handled>().is_none()
         && response.status() == StatusCode::PAYLOAD_TOO_LARGE;
     if over_limit {
-        tracing::info!(client = %link.peer, "413: the request's body is too large");
+        tracing::info!(client = %signals.peer, "413: the request's body is too large");
     }
-    if link.is_stopping() || over_limit {
+    if signals.is_stopping() || over_limit {
         response
             .headers_mut()
             .insert(CONNECTION, HeaderValue::from_static("close"));
@@ -155,9 +172,9 @@ fn last_response<B>(link: &Link, mut response: Response<B>) -> Response<B> {
     response
 }
 
-/// Says why the connection ends, where hyper ends it without a word.
+/// Sends the client the reason for the end of its connection; hyper sends none.
 async fn refuse(stream: &mut TcpStream, status: &str) {
     let answer = format!("HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
-    // A client that is gone, or takes nothing, does not get it.
+    // Fails if the client is gone or takes nothing.
     let _ = timeout(LINGER.time, stream.write_all(answer.as_bytes())).await;
 }

@@ -1,4 +1,6 @@
-use std::io::{self, IoSlice};
+//! The client's connection as hyper sees it, and the signals between the tasks that serve a client.
+
+use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -6,13 +8,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use futures_util::task::AtomicWaker;
-use rstlab_wire::{Framing, Stall};
+use rstlab_wire::{Framing, Stall, Wrapper, passes_through};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-/// What the parts that serve one client connection tell each other.
+/// The signals between the connection, the service and the response bodies of one client.
 #[derive(Debug)]
-pub(crate) struct Link {
+pub(crate) struct ClientSignals {
     /// The client's address.
     pub(crate) peer: SocketAddr,
     requests: AtomicU64,
@@ -22,7 +24,7 @@ pub(crate) struct Link {
     flush: AtomicWaker,
 }
 
-impl Link {
+impl ClientSignals {
     pub(crate) fn new(peer: SocketAddr) -> Self {
         Self {
             peer,
@@ -54,7 +56,7 @@ impl Link {
         self.stopping.load(Ordering::Relaxed)
     }
 
-    /// The connection must not end with a FIN: the client would take a cut response for a whole one.
+    /// The connection must end with a RST: after a FIN the client would take a cut response for a whole one.
     pub(crate) fn end_with_reset(&self) {
         self.end_with_reset.store(true, Ordering::Relaxed);
     }
@@ -69,13 +71,13 @@ impl Link {
         self.unflushed.store(true, Ordering::Relaxed);
     }
 
-    /// The kernel has all that hyper got.
+    /// The kernel has all bytes that hyper got.
     pub(crate) fn flushed(&self) {
         self.unflushed.store(false, Ordering::Relaxed);
         self.flush.wake();
     }
 
-    /// Waits until the kernel has all that hyper got.
+    /// Waits until the kernel has all bytes that hyper got.
     pub(crate) fn poll_flushed(&self, cx: &mut Context<'_>) -> Poll<()> {
         self.flush.register(cx.waker());
         if self.unflushed.load(Ordering::Relaxed) {
@@ -86,20 +88,20 @@ impl Link {
     }
 }
 
-/// The client's connection as hyper gets it: ambiguous requests spoiled, flushes reported.
+/// The client's connection as hyper sees it: ambiguous requests are spoiled, flushes are signalled.
 #[derive(Debug)]
 pub(crate) struct ClientIo {
     io: Stall<TcpStream>,
     framing: Framing,
-    link: Arc<Link>,
+    signals: Arc<ClientSignals>,
 }
 
 impl ClientIo {
-    pub(crate) fn new(io: Stall<TcpStream>, link: Arc<Link>) -> Self {
+    pub(crate) fn new(io: Stall<TcpStream>, signals: Arc<ClientSignals>) -> Self {
         Self {
             io,
             framing: Framing::default(),
-            link,
+            signals,
         }
     }
 
@@ -108,53 +110,35 @@ impl ClientIo {
     }
 }
 
-impl AsyncRead for ClientIo {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+impl Wrapper for ClientIo {
+    type Inner = Stall<TcpStream>;
+
+    fn inner(&mut self) -> &mut Stall<TcpStream> {
+        &mut self.io
+    }
+
+    fn on_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let result = Pin::new(&mut self.io).poll_read(cx, buf);
         if self.framing.check(&mut buf.filled_mut()[before..]) {
-            tracing::info!(client = %self.link.peer, "refused: {}", Framing::AMBIGUOUS);
+            tracing::info!(client = %self.signals.peer, "refused: {}", Framing::AMBIGUOUS);
         }
         result
     }
-}
 
-impl AsyncWrite for ClientIo {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, buf)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn on_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let result = Pin::new(&mut self.io).poll_flush(cx);
         if result.is_ready() {
             // hyper flushes the stream once its own buffer is empty.
-            self.link.flushed();
+            self.signals.flushed();
         }
         result
     }
 
-    /// hyper is done and has flushed; the half-close is the first stage of our own closing.
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// Does nothing: the half-close is the first stage of the proxy's own close.
+    fn on_shutdown(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }
 }
+
+passes_through!([] ClientIo);

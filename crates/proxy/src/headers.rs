@@ -1,4 +1,4 @@
-//! What a proxy changes in a message's head (RFC 9110 §7.6).
+//! Changes a message's head as a proxy must (RFC 9110 §7.6).
 
 use std::net::IpAddr;
 
@@ -9,7 +9,7 @@ use http::header::{
 use http::uri::{PathAndQuery, Uri};
 use http::{Method, Version, request};
 
-use crate::config::Config;
+use crate::config::ProxyConfig;
 
 /// A request that is not forwarded because of its head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,17 +22,17 @@ pub(crate) enum Refused {
     ForTheProxy,
 }
 
-/// Checks a request's head and makes it the one the upstream gets.
+/// Checks a request's head and turns it into the head for the upstream.
 ///
 /// `Expect` is taken out: hyper answers `100 Continue` to the client when the body is first read, so that the
-/// expectation is already met (as nginx does it).
+/// expectation is already met, as it is with nginx.
 ///
 /// # Errors
 /// The request is not to be forwarded.
 pub(crate) fn forward_request(
     head: &mut request::Parts,
     client: IpAddr,
-    config: &Config,
+    config: &ProxyConfig,
 ) -> Result<(), Refused> {
     check(head)?;
     let wants_trailers = has_token(&head.headers, &TE, "trailers");
@@ -41,8 +41,8 @@ pub(crate) fn forward_request(
 
     let authority = head.uri.authority().cloned();
     let host = match &authority {
-        // RFC 9112 §3.2.2: with an absolute-form target, Host is what the target says; without a password
-        // that may stand there (RFC 9110 §4.2.4).
+        // RFC 9112 §3.2.2: an absolute-form target gives the Host field, without the password that the target may hold
+        // (RFC 9110 §4.2.4).
         Some(authority) => {
             let host = authority.as_str().rsplit('@').next();
             host.and_then(|host| HeaderValue::from_str(host).ok())
@@ -102,7 +102,7 @@ fn check(head: &mut request::Parts) -> Result<(), Refused> {
         return Err(Refused::NotImplemented);
     }
     if !is_chunked(&head.headers) {
-        // Nothing else is decoded here (RFC 9112 §6.1).
+        // The proxy decodes no other coding (RFC 9112 §6.1).
         return Err(Refused::NotImplemented);
     }
     if head.uri.path_and_query().is_none() && head.uri.scheme().is_none() {
@@ -124,10 +124,10 @@ fn check(head: &mut request::Parts) -> Result<(), Refused> {
     Ok(())
 }
 
-/// Makes a response's head the one the client gets.
+/// Turns a response's head into the head for the client.
 ///
 /// # Errors
-/// It has a transfer coding other than chunked, which is not decoded here (RFC 9112 §6.1).
+/// The response has a transfer coding other than chunked, which the proxy does not decode (RFC 9112 §6.1).
 pub(crate) fn forward_response(headers: &mut HeaderMap) -> Result<(), NotDecoded> {
     if headers.contains_key(TRANSFER_ENCODING) {
         if !is_chunked(headers) {
@@ -140,7 +140,7 @@ pub(crate) fn forward_response(headers: &mut HeaderMap) -> Result<(), NotDecoded
     Ok(())
 }
 
-/// A transfer coding that is not decoded here.
+/// A transfer coding that the proxy does not decode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct NotDecoded;
 
@@ -150,8 +150,8 @@ fn is_chunked(headers: &HeaderMap) -> bool {
     codings.all(|coding| coding.eq_ignore_ascii_case("chunked"))
 }
 
-/// Removes what is meant for one connection only: the fields RFC 9110 §7.6.1 names, and those that
-/// `Connection` names. The message's length is not among them, whatever `Connection` says.
+/// Removes the fields for one connection only: those that RFC 9110 §7.6.1 names, and those that `Connection` names. The
+/// message's length stays, whatever `Connection` says.
 fn remove_hop_by_hop(headers: &mut HeaderMap) {
     let named: Vec<HeaderName> = tokens(headers, &CONNECTION)
         .filter_map(|token| token.parse().ok())
@@ -180,7 +180,7 @@ fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
     tokens(headers, name).any(|found| found.eq_ignore_ascii_case(token))
 }
 
-/// Adds to the end of a list field, in one line.
+/// Adds a value to a list field, in one line.
 fn append(headers: &mut HeaderMap, name: HeaderName, value: &str) {
     let mut list: Vec<String> = headers
         .get_all(&name)
@@ -209,16 +209,16 @@ mod tests {
         upstream_keepalive: bool,
     ) -> Result<request::Parts, Refused> {
         let (mut head, ()) = request.body(()).unwrap().into_parts();
-        let config = Config {
+        let config = ProxyConfig {
             upstream: "upstream:8000".to_owned(),
             upstream_keepalive,
-            ..Config::default()
+            ..ProxyConfig::default()
         };
         forward_request(&mut head, CLIENT, &config).map(|()| head)
     }
 
     #[test]
-    fn hop_by_hop_fields_go_and_the_proxy_s_come() {
+    fn hop_by_hop_fields_are_removed_and_the_proxy_s_are_added() {
         let head = forwarded(
             Request::post("/a?b=c")
                 .header("host", "example.org")
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_forwarded() {
+    fn requests_that_a_reverse_proxy_does_not_forward_are_refused() {
         let host = |request: request::Builder| forwarded(request.header("host", "x")).unwrap_err();
         assert_eq!(
             forwarded(Request::get("/")).unwrap_err(),

@@ -1,57 +1,55 @@
-//! Upstream connections between two requests: how they come to the pool, and how they leave it.
+//! Gives upstream connections to the pool, and ends those that leave the pool without a request.
 
 use std::sync::Arc;
 
 use rstlab_wire::Call;
+use rstlab_witness::Connection;
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
-use crate::pool::{Idle, Left};
-use crate::report::{Exchange, Outcome};
+use crate::exchange::Finished;
+use crate::pool::{Idle, Left, Pool};
 use crate::upstream::{self, Shared};
 
 impl Shared {
-    /// Keeps the connection of an exchange that has ended well, for the next request. Closes it if none are kept
-    /// any more.
-    pub(crate) fn keep(&self, stream: TcpStream, exchange: Arc<Exchange>) {
-        let Some(pool) = &self.pool else {
-            return;
-        };
-        let request = exchange.request;
-        let surplus = pool.put(stream, exchange);
+    /// Keeps the connection of an exchange that has ended well, for the next request; a closed pool closes it.
+    pub(crate) fn keep(&self, pool: &Pool, stream: TcpStream, finished: Finished) {
+        let request = finished.exchange.number;
+        let surplus = pool.put(stream, finished);
         tracing::debug!(request, "upstream connection kept");
         if let Some(surplus) = surplus {
             self.close(surplus, "too many are idle");
         }
     }
 
-    /// A connection that was kept, if there is one.
-    pub(crate) fn take_kept(&self) -> Option<TcpStream> {
+    /// A kept connection and its two ends, if there is one. That ends the connection's last exchange: nothing happened
+    /// to the connection while it was idle.
+    pub(crate) fn take_kept(&self) -> Option<(TcpStream, Option<Connection>)> {
         let idle = self.pool.as_ref()?.take()?;
-        // Nothing happened to it while it was idle.
-        self.finish(&idle.exchange, Outcome::Whole);
-        Some(idle.stream)
+        let ends = idle.finished.exchange.connection;
+        self.end(idle.finished);
+        Some((idle.stream, ends))
     }
 
     fn close(&self, idle: Idle, why: &str) {
-        // Nothing lies unread: that would have been seen.
+        // Nothing lies unread: [`Pool::left`] would have seen it.
         drop(idle.stream);
-        let request = idle.exchange.request;
+        let request = idle.finished.exchange.number;
         tracing::debug!(request, "kept upstream connection closed: {why}");
-        self.finish(&idle.exchange, Outcome::Whole);
+        self.end(idle.finished);
     }
 
-    /// Reads what came on a connection, to its FIN or RST if they come in time, so that nothing lies unread.
-    async fn read_and_close(self: Arc<Self>, idle: Idle) {
-        let request = idle.exchange.request;
+    /// Reads what came on a connection, up to its FIN or RST if one comes in time, so that the close is no RST.
+    async fn read_and_close(self: Arc<Self>, mut idle: Idle) {
+        let request = idle.finished.exchange.number;
         tracing::debug!(
             request,
             "kept upstream connection given up: FIN or bytes came"
         );
         if let Ok(_slot) = self.watchers.try_acquire() {
-            upstream::watch(idle.stream, &idle.exchange).await;
+            idle.finished.seen = upstream::watch(idle.stream, idle.finished.seen).await;
         }
-        self.finish(&idle.exchange, Outcome::Whole);
+        self.end(idle.finished);
     }
 }
 
@@ -68,8 +66,8 @@ pub(crate) async fn watch(shared: Arc<Shared>, stop: CancellationToken) {
                 Left::Readable(idle) => {
                     shared.tasks.spawn(Arc::clone(&shared).read_and_close(idle));
                 }
-                Left::Failed(idle, error) => {
-                    idle.exchange.seen.failed(Call::Recv, &error);
+                Left::Failed(mut idle, error) => {
+                    idle.finished.seen.failed(Call::Recv, &error);
                     shared.close(idle, "it failed");
                 }
                 Left::Expired(idle) => shared.close(idle, "idle for too long"),

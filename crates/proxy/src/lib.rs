@@ -1,73 +1,76 @@
-//! rstlab-proxy: the nginx of the story.
+//! rstlab-proxy forwards requests as nginx does, and logs every reset of its upstream connections.
 //!
-//! Forwards each request over a fresh upstream connection, or one that was kept, head and body in two writes,
-//! and tells every reset it meets there: when, how much was lost, and whether it did any harm.
+//! Each request goes over a fresh upstream connection or a kept one, head and body in two writes. The log says of each
+//! reset when it came, how much was lost, and whether it did any harm.
 //!
 //! The way of a request: [`run`] accepts; `client` serves the connection with hyper and ends it in stages;
 //! `forward` turns a request into an exchange; `upstream` makes the connection, drives it and watches it to
-//! its end, or gives it to the `pool` of those that are `kept`; `relay` hands the response on and never lets a
-//! cut one look whole; `report` counts and logs.
+//! its end, or gives it to the `pool` of connections that are `kept`; `relay` hands the response on and never lets a
+//! cut one look whole; `exchange` holds the facts until the end, which the `log` and other takers get.
 
-mod case;
 mod client;
 mod client_io;
 mod config;
+mod exchange;
 mod forward;
 mod headers;
 mod kept;
+mod log;
 mod outgoing;
 mod pool;
 mod relay;
-mod report;
 mod trouble;
 mod upstream;
 
 use std::io;
 use std::sync::Arc;
 
+use rstlab_cli::Live;
 use rstlab_wire::accept;
-use rstlab_witness::Witness;
+use rstlab_witness::{Dispatch, Takers, Witness};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use config::{Args, Config, Writes};
-pub use report::{Stats, Summary};
+pub use config::{ProxyConfig, Writes};
 
-/// Serves `listener` until `stop` is cancelled, then finishes what runs, ten seconds at most.
+/// Serves `listener` until `stop` is cancelled, then finishes the running exchanges, for ten seconds at most.
 ///
-/// Counts into `stats`, which may be read at any time, and logs the summary at the end. `witness` says of each
-/// connection that was reset why.
+/// Each exchange's end goes to the log and to `takers`, whose counters may be read at any time; the log ends with their
+/// summary. `witness` says why each connection was reset. A request takes the settings as they are when it comes.
 ///
 /// # Errors
 /// The listener fails for good.
 pub async fn run(
     listener: TcpListener,
-    config: Config,
-    stats: Arc<Stats>,
+    config: Live<ProxyConfig>,
+    takers: Takers,
     witness: Witness,
     stop: CancellationToken,
 ) -> io::Result<()> {
-    // A client, its upstream connection, and one that is watched after its response.
-    let idle = if config.upstream_keepalive {
-        pool::MOST_IDLE
-    } else {
-        0
-    };
+    let pool = config.now().upstream_keepalive.then(pool::Pool::default);
+    // The client's connection, its upstream connection, and another one that is watched after its response.
+    let idle = pool.as_ref().map_or(0, |_| pool::MAX_IDLE);
     let capacity = accept::capacity(3, idle as u64);
     let tasks = TaskTracker::new();
+    let dispatch = Dispatch::new(witness, takers.and(log::ProxyLog::default()));
     let shared = Arc::new(upstream::Shared::new(
-        config,
-        Arc::clone(&stats),
-        witness,
+        dispatch,
         tasks.clone(),
         capacity,
+        pool,
     ));
     tasks.spawn(kept::watch(Arc::clone(&shared), stop.clone()));
     let served = accept::serve(listener, capacity, stop.clone(), tasks, |stream, peer| {
-        client::connection(stream, peer, Arc::clone(&shared), stop.clone())
+        client::connection(
+            stream,
+            peer,
+            config.clone(),
+            Arc::clone(&shared),
+            stop.clone(),
+        )
     })
     .await;
-    stats.summary().log();
+    takers.totals().summary().log();
     served
 }

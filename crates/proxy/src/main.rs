@@ -1,47 +1,30 @@
 //! The program `rstlab-proxy`.
 
 use std::process::ExitCode;
-use std::sync::Arc;
 
-use clap::Parser as _;
-use rstlab_cli::{
-    EXIT_USAGE, WitnessOptions, block_on, check_health, init_log, listen, stop_on_signals,
-};
-use rstlab_proxy::{Args, Config, Stats, run};
+use rstlab_cli::{block_on, check_health, exit_code, init_log, listen, stop_on_signals};
+use rstlab_proxy::{ProxyConfig, run};
 
-/// Buffers come and go with each request and cross threads: the C library's allocator makes that dear
-/// (`upstream.rs` has the figure).
+/// Buffers come and go with each request and cross threads, which costs much CPU time with the C library's allocator
+/// (`upstream.rs` has the figures).
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let args = Args::parse();
-    let (config, witness, log) = match args.config() {
-        Ok(settings) => settings,
-        Err(bad) => {
-            eprintln!("rstlab-proxy: {bad}");
-            return ExitCode::from(EXIT_USAGE);
+    let matches = ProxyConfig::command().get_matches();
+    exit_code("rstlab-proxy", ProxyConfig::read(&matches), |config| {
+        if matches.subcommand().is_some() {
+            return check_health(&config.listen);
         }
-    };
-    let result = if args.is_health_check() {
-        check_health(&config.listen)
-    } else {
-        let _log = init_log(log);
-        block_on(serve(config, &witness))
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("rstlab-proxy: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+        let _log = init_log(config.log_options());
+        block_on(serve(config))
+    })
 }
 
-async fn serve(config: Config, witness: &WitnessOptions) -> anyhow::Result<()> {
+async fn serve(config: ProxyConfig) -> anyhow::Result<()> {
     let stop = stop_on_signals()?;
     let listener = listen("PROXY_LISTEN", &config.listen).await?;
-    let witness = witness.open(config.upstream_port())?;
+    let (witness, takers) = config.witness_options().open(config.upstream_port())?;
     tracing::info!(
         address = %listener.local_addr()?,
         upstream = %config.upstream,
@@ -52,14 +35,7 @@ async fn serve(config: Config, witness: &WitnessOptions) -> anyhow::Result<()> {
         upstream_keepalive = config.upstream_keepalive.then(|| tracing::field::display("on")),
         "listening"
     );
-    let served = run(
-        listener,
-        config,
-        Arc::new(Stats::default()),
-        witness.clone(),
-        stop,
-    )
-    .await;
+    let served = run(listener, config.into(), takers, witness.clone(), stop).await;
     witness.close().await;
     served?;
     Ok(())

@@ -1,15 +1,17 @@
+//! A client's request body on its way to the upstream.
+
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use rstlab_wire::{Gather, Seen};
+use rstlab_wire::{Gather, RequestEnd};
 use tokio::time::{Sleep, sleep};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// The client's body did not come as it should; not the upstream's fault.
+/// The client's body failed, which is not the upstream's fault.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ClientBodyError {
     /// The client sent nothing for too long.
@@ -20,15 +22,15 @@ pub(crate) enum ClientBodyError {
     Failed(#[source] BoxError),
 }
 
-/// A client's request body on its way to the upstream: its first 64 KiB are one piece, waiting for the client
-/// is limited, and its end is noted.
+/// A client's request body on its way to the upstream. Its first 64 KiB are one piece, the waits for the client are
+/// limited, and its end sets the [`RequestEnd`].
 ///
 /// The time limit is here and not in a tower layer because `tower_http`'s `TimeoutBody` hides the body's
 /// length and end, and a request without a body would go out as chunked.
 #[derive(Debug)]
 pub(crate) struct Outgoing<B> {
     body: Pin<Box<Gather<B>>>,
-    seen: Seen,
+    end: RequestEnd,
     limit: Duration,
     timer: Option<Pin<Box<Sleep>>>,
 }
@@ -38,19 +40,19 @@ where
     B: Body<Data = Bytes>,
     B::Error: Into<BoxError>,
 {
-    pub(crate) fn new(body: B, seen: Seen, limit: Duration) -> Self {
+    pub(crate) fn new(body: B, end: RequestEnd, limit: Duration) -> Self {
         if body.is_end_stream() {
-            seen.request_whole();
+            end.reach();
         }
         Self {
             body: Box::pin(Gather::new(body)),
-            seen,
+            end,
             limit,
             timer: None,
         }
     }
 
-    /// Waits for the body's first piece, without giving it out.
+    /// Waits until the body's first piece is there, and keeps it for [`poll_frame`](Body::poll_frame).
     pub(crate) async fn gathered(&mut self) -> Result<(), ClientBodyError> {
         std::future::poll_fn(|cx| {
             let gathered = self.body.as_mut().poll_gathered(cx);
@@ -90,7 +92,7 @@ where
         let frame = self.body.as_mut().poll_frame(cx).map(Option::transpose);
         let frame = ready!(self.limited(cx, frame)).transpose();
         if frame.is_none() || self.body.is_end_stream() {
-            self.seen.request_whole();
+            self.end.reach();
         }
         Poll::Ready(frame)
     }
@@ -114,24 +116,24 @@ mod tests {
     const LIMIT: Duration = Duration::from_secs(60);
 
     #[tokio::test]
-    async fn the_end_is_noted_with_the_last_piece() {
-        let seen = Seen::default();
-        let mut body = Outgoing::new(Full::new(Bytes::from("abc")), seen.clone(), LIMIT);
-        assert!(!seen.is_request_whole());
+    async fn the_last_piece_sets_the_request_s_end() {
+        let end = RequestEnd::default();
+        let mut body = Outgoing::new(Full::new(Bytes::from("abc")), end.clone(), LIMIT);
+        assert!(!end.is_reached());
         body.gathered().await.unwrap();
-        assert!(!seen.is_request_whole());
+        assert!(!end.is_reached());
         body.frame().await.unwrap().unwrap();
-        assert!(seen.is_request_whole());
+        assert!(end.is_reached());
 
-        let seen = Seen::default();
-        Outgoing::new(Empty::<Bytes>::new(), seen.clone(), LIMIT);
-        assert!(seen.is_request_whole());
+        let end = RequestEnd::default();
+        Outgoing::new(Empty::<Bytes>::new(), end.clone(), LIMIT);
+        assert!(end.is_reached());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_client_that_stops_is_not_waited_for() {
+    async fn a_client_that_sends_nothing_times_out() {
         let silent = futures_util::stream::pending::<Result<Frame<Bytes>, Infallible>>();
-        let mut body = Outgoing::new(StreamBody::new(silent), Seen::default(), LIMIT);
+        let mut body = Outgoing::new(StreamBody::new(silent), RequestEnd::default(), LIMIT);
         let start = Instant::now();
         let error = body.frame().await.unwrap().unwrap_err();
         assert!(matches!(error, ClientBodyError::TimedOut(_)));

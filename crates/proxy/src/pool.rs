@@ -1,6 +1,8 @@
+//! The pool of upstream connections that wait for a request.
+
 use std::collections::VecDeque;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -9,27 +11,27 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
-use crate::report::Exchange;
+use crate::exchange::Finished;
 
-/// Most connections that wait for a request.
-pub(crate) const MOST_IDLE: usize = 32;
+/// Limit of the connections that wait for a request.
+pub(crate) const MAX_IDLE: usize = 32;
 
-/// How long one of them waits.
+/// Limit of the time that a connection waits for a request.
 const IDLE_LIMIT: Duration = Duration::from_secs(60);
 
 /// An upstream connection between two requests.
 #[derive(Debug)]
 pub(crate) struct Idle {
     pub(crate) stream: TcpStream,
-    /// Its last exchange: what happens to an idle connection belongs to that.
-    pub(crate) exchange: Arc<Exchange>,
+    /// The connection's last exchange; a reset of the idle connection belongs to it.
+    pub(crate) finished: Finished,
     until: Instant,
 }
 
 /// Upstream connections that are idle, the most recently used last.
 ///
-/// Nobody asks a connection whether it still lives when it is taken: what [`Pool::left`] has not seen yet, the
-/// next request meets. That is the keep-alive race.
+/// A connection is not checked when it is taken: the next request meets an end that [`Pool::left`] has not seen yet.
+/// That is the keep-alive race.
 #[derive(Debug, Default)]
 pub(crate) struct Pool {
     state: Mutex<State>,
@@ -45,11 +47,11 @@ struct State {
 /// An idle connection that leaves the pool, and why.
 #[derive(Debug)]
 pub(crate) enum Left {
-    /// A FIN, or bytes that nobody asked for.
+    /// A FIN came, or bytes that no request asked for.
     Readable(Idle),
-    /// A RST.
+    /// A RST came.
     Failed(Idle, io::Error),
-    /// Nobody wanted it for [`IDLE_LIMIT`].
+    /// No request took the connection for [`IDLE_LIMIT`].
     Expired(Idle),
 }
 
@@ -59,12 +61,12 @@ impl Pool {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Keeps a connection for the next request; returns one for which there is no place, the least recently
-    /// used or, once the pool is closed, this one.
-    pub(crate) fn put(&self, stream: TcpStream, exchange: Arc<Exchange>) -> Option<Idle> {
+    /// Keeps a connection for the next request. Returns the surplus connection, if there is one: the least recently used
+    /// if the pool is full, this one if the pool is closed.
+    pub(crate) fn put(&self, stream: TcpStream, finished: Finished) -> Option<Idle> {
         let idle = Idle {
             stream,
-            exchange,
+            finished,
             until: Instant::now() + IDLE_LIMIT,
         };
         let mut state = self.state();
@@ -73,26 +75,26 @@ impl Pool {
         }
         state.idle.push_back(idle);
         self.put.notify_one();
-        if state.idle.len() > MOST_IDLE {
+        if state.idle.len() > MAX_IDLE {
             state.idle.pop_front()
         } else {
             None
         }
     }
 
-    /// The most recently used connection.
+    /// Takes the most recently used connection.
     pub(crate) fn take(&self) -> Option<Idle> {
         self.state().idle.pop_back()
     }
 
-    /// Takes no more connections; returns those it had.
+    /// Closes the pool: it keeps no more connections. Returns the connections it had.
     pub(crate) fn close(&self) -> VecDeque<Idle> {
         let mut state = self.state();
         state.closed = true;
         std::mem::take(&mut state.idle)
     }
 
-    /// Waits until a connection leaves the pool without having been taken. For one watcher.
+    /// Waits until a connection leaves the pool without a request. For one watcher.
     pub(crate) async fn left(&self) -> Left {
         loop {
             let first = self.state().idle.front().map(|idle| idle.until);
@@ -100,7 +102,7 @@ impl Pool {
                 biased;
                 left = std::future::poll_fn(|cx| self.poll_left(cx)) => return left,
                 () = sleep_until(first.unwrap_or_else(Instant::now)), if first.is_some() => {
-                    // It may have been taken meanwhile.
+                    // The connection may have been taken meanwhile.
                     let now = Instant::now();
                     let mut state = self.state();
                     if state.idle.front().is_some_and(|idle| idle.until <= now)
@@ -109,7 +111,7 @@ impl Pool {
                         return Left::Expired(idle);
                     }
                 }
-                // The new one has to be polled too.
+                // A new connection has to be polled too.
                 () = self.put.notified() => {}
             }
         }
@@ -119,7 +121,7 @@ impl Pool {
         let mut state = self.state();
         let mut byte = [0];
         let found = state.idle.iter().enumerate().find_map(|(at, idle)| {
-            // Asks the kernel only where epoll has told of something.
+            // tokio asks the kernel only after epoll has reported an event.
             match idle.stream.poll_peek(cx, &mut ReadBuf::new(&mut byte)) {
                 Poll::Pending => None,
                 Poll::Ready(peeked) => Some((at, peeked)),
@@ -131,7 +133,7 @@ impl Pool {
         match (state.idle.remove(at), peeked) {
             (Some(idle), Ok(_)) => Poll::Ready(Left::Readable(idle)),
             (Some(idle), Err(error)) => Poll::Ready(Left::Failed(idle, error)),
-            // It was found there, under the same lock.
+            // Does not happen: it was found under the same lock.
             (None, _) => Poll::Pending,
         }
     }
@@ -140,7 +142,7 @@ impl Pool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::exchange_for_tests;
+    use crate::exchange::tests::finished;
     use tokio::io::AsyncReadExt;
     use tokio::net::TcpListener;
 
@@ -152,7 +154,7 @@ mod tests {
         for _ in 0..count {
             let stream = TcpStream::connect(address).await.unwrap();
             peers.push(listener.accept().await.unwrap().0);
-            let surplus = pool.put(stream, Arc::new(exchange_for_tests(0, None)));
+            let surplus = pool.put(stream, finished());
             assert!(surplus.is_none());
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
@@ -164,7 +166,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_one_used_last_is_taken_first() {
+    async fn the_connection_used_last_is_taken_first() {
         let pool = Pool::default();
         let peers = fill(&pool, 3).await;
         assert!(is_of(&pool.take().unwrap(), &peers[2]));
@@ -174,17 +176,17 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_one_used_least_recently_makes_place() {
+    async fn a_full_pool_gives_up_the_connection_used_least_recently() {
         let pool = Pool::default();
-        let mut peers = fill(&pool, MOST_IDLE).await;
+        let mut peers = fill(&pool, MAX_IDLE).await;
         let taken = pool.take().unwrap();
         peers.extend(fill(&pool, 1).await);
-        let surplus = pool.put(taken.stream, taken.exchange).unwrap();
+        let surplus = pool.put(taken.stream, taken.finished).unwrap();
         assert!(is_of(&surplus, &peers[0]));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn each_waits_a_minute() {
+    async fn an_idle_connection_waits_a_minute() {
         let pool = Pool::default();
         let start = Instant::now();
         let peers = fill(&pool, 3).await;
@@ -199,14 +201,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_that_comes_while_the_others_are_watched_is_watched_too() {
+    async fn a_connection_put_while_the_pool_is_watched_is_watched_too() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let pool = Pool::default();
         let putting = async {
             let stream = TcpStream::connect(address).await.unwrap();
             let (peer, _) = listener.accept().await.unwrap();
-            pool.put(stream, Arc::new(exchange_for_tests(0, None)));
+            pool.put(stream, finished());
             drop(peer);
         };
         let (left, ()) = tokio::join!(pool.left(), putting);
@@ -224,8 +226,7 @@ mod tests {
             .await
             .unwrap();
         assert!(pool.close().is_empty());
-        let exchange = Arc::new(exchange_for_tests(0, None));
-        assert!(pool.put(stream, exchange).is_some());
+        assert!(pool.put(stream, finished()).is_some());
         assert!(pool.take().is_none());
     }
 }

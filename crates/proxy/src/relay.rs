@@ -1,7 +1,8 @@
+//! Relays a response body to the client, counts it, and never makes a cut one look whole.
+
 use std::error::Error;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -9,63 +10,75 @@ use http::Version;
 use http_body::{Body, Frame, SizeHint};
 use tokio::sync::oneshot;
 
-use crate::client_io::Link;
-use crate::report::{Exchange, Outcome};
+use crate::client_io::ClientSignals;
+use crate::exchange::{Came, Handed};
 use crate::trouble::Trouble;
 
-/// A response body on its way to the client: counted, and never made to look whole if it is not.
+/// A response body on its way to the client. It tells the driver of the upstream connection what the client was handed.
 #[derive(Debug)]
 pub(crate) struct Relay<B: Body> {
     body: B,
-    exchange: Arc<Exchange>,
-    link: Arc<Link>,
+    signals: Arc<ClientSignals>,
     /// The client can tell the body's end only by the end of the connection.
     close_delimited: bool,
-    /// Taken when the outcome is known; dropped with the body if the client leaves before.
-    outcome: Option<oneshot::Sender<Outcome>>,
+    told: Told,
     failed: Option<B::Error>,
 }
 
+/// Tells the driver what the client was handed, as soon as that is known; the drop tells that the client has left.
+#[derive(Debug)]
+struct Told {
+    handed: Handed,
+    driver: Option<oneshot::Sender<Handed>>,
+}
+
+impl Told {
+    fn tell(&mut self, came: Came) {
+        if let Some(driver) = self.driver.take() {
+            // Fails only if the proxy ends and has dropped the driver.
+            let _ = driver.send(Handed {
+                came,
+                ..self.handed
+            });
+        }
+    }
+}
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        self.tell(Came::ClientLeft);
+    }
+}
+
 impl<B: Body> Relay<B> {
-    /// Hands `body` to a client that speaks `version`.
+    /// Relays `body` to a client that speaks `version`; `driver` learns what the client was handed.
     pub(crate) fn new(
         body: B,
         version: Version,
-        exchange: Arc<Exchange>,
-        link: Arc<Link>,
-        outcome: oneshot::Sender<Outcome>,
+        signals: Arc<ClientSignals>,
+        driver: oneshot::Sender<Handed>,
     ) -> Self {
-        let length = body.size_hint().exact();
-        if let Some(length) = length {
-            // Set nowhere else.
-            let _ = exchange.expected_bytes.set(length);
-        }
+        let expected_bytes = body.size_hint().exact();
         // The head waits in hyper's buffer.
-        link.handed_over();
+        signals.handed_over();
         let mut relay = Self {
-            close_delimited: version == Version::HTTP_10 && length.is_none(),
+            close_delimited: version == Version::HTTP_10 && expected_bytes.is_none(),
             body,
-            exchange,
-            link,
-            outcome: Some(outcome),
+            signals,
+            told: Told {
+                handed: Handed {
+                    came: Came::ClientLeft,
+                    body_bytes: 0,
+                    expected_bytes,
+                },
+                driver: Some(driver),
+            },
             failed: None,
         };
         if relay.body.is_end_stream() {
-            relay.whole();
+            relay.told.tell(Came::Whole);
         }
         relay
-    }
-
-    fn whole(&mut self) {
-        self.exchange.seen.response_whole();
-        self.end(Outcome::Whole);
-    }
-
-    fn end(&mut self, outcome: Outcome) {
-        if let Some(sender) = self.outcome.take() {
-            // The driver waits for it; if it is gone, so is the proxy.
-            let _ = sender.send(outcome);
-        }
     }
 }
 
@@ -85,30 +98,28 @@ where
             match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
                 Some(Ok(frame)) => {
                     let bytes = frame.data_ref().map_or(0, Bytes::len) as u64;
-                    self.exchange
-                        .upstream_bytes
-                        .fetch_add(bytes, Ordering::Relaxed);
-                    self.link.handed_over();
+                    self.told.handed.body_bytes += bytes;
+                    self.signals.handed_over();
                     if self.body.is_end_stream() {
-                        self.whole();
+                        self.told.tell(Came::Whole);
                     }
                     return Poll::Ready(Some(Ok(frame)));
                 }
                 None => {
-                    self.whole();
+                    self.told.tell(Came::Whole);
                     return Poll::Ready(None);
                 }
                 Some(Err(error)) => {
-                    self.end(Outcome::Truncated(Trouble::of(&error)));
+                    self.told.tell(Came::Cut(Trouble::of(&error)));
                     if self.close_delimited {
-                        self.link.end_with_reset();
+                        self.signals.end_with_reset();
                     }
                     self.failed = Some(error);
                 }
             }
         }
-        // hyper drops what it holds when a body fails: what the upstream did send goes out first.
-        ready!(self.link.poll_flushed(cx));
+        // hyper drops its buffer when a body fails: the bytes that the upstream sent go out first.
+        ready!(self.signals.poll_flushed(cx));
         Poll::Ready(self.failed.take().map(Err))
     }
 
@@ -124,7 +135,6 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::exchange_for_tests;
     use futures_util::FutureExt;
     use http_body_util::{BodyExt, StreamBody};
     use std::io;
@@ -134,44 +144,48 @@ mod tests {
         version: Version,
     ) -> (
         impl Body<Data = Bytes, Error = io::Error> + Unpin,
-        Arc<Link>,
-        oneshot::Receiver<Outcome>,
+        Arc<ClientSignals>,
+        oneshot::Receiver<Handed>,
     ) {
         let frames = [
             Ok(Frame::data(Bytes::from("part"))),
             Err(io::Error::from_raw_os_error(104)),
         ];
-        let link = Arc::new(Link::new(([127, 0, 0, 1], 9).into()));
-        let (outcome, told) = oneshot::channel();
+        let signals = Arc::new(ClientSignals::new(([127, 0, 0, 1], 9).into()));
+        let (driver, told) = oneshot::channel();
         let relay = Relay::new(
             StreamBody::new(futures_util::stream::iter(frames)),
             version,
-            Arc::new(exchange_for_tests(0, None)),
-            Arc::clone(&link),
-            outcome,
+            Arc::clone(&signals),
+            driver,
         );
-        (relay, link, told)
+        (relay, signals, told)
     }
 
     #[test]
-    fn a_failure_waits_until_what_came_before_it_is_out() {
-        let (mut relay, link, mut told) = cut_relay(Version::HTTP_11);
+    fn a_failure_waits_until_the_bytes_before_it_are_out() {
+        let (mut relay, signals, mut told) = cut_relay(Version::HTTP_11);
         assert!(relay.frame().now_or_never().unwrap().unwrap().is_ok());
         assert!(relay.frame().now_or_never().is_none(), "not flushed yet");
-        assert_eq!(told.try_recv(), Ok(Outcome::Truncated(Trouble::Reset)));
-        link.flushed();
+        let handed = Handed {
+            came: Came::Cut(Trouble::Reset),
+            body_bytes: 4,
+            expected_bytes: None,
+        };
+        assert_eq!(told.try_recv(), Ok(handed));
+        signals.flushed();
         assert!(relay.frame().now_or_never().unwrap().unwrap().is_err());
         assert!(
-            !link.ends_with_reset(),
+            !signals.ends_with_reset(),
             "the last chunk is missing: that tells"
         );
     }
 
     #[test]
-    fn without_a_length_only_a_reset_tells() {
-        let (mut relay, link, _told) = cut_relay(Version::HTTP_10);
+    fn a_cut_response_without_a_length_ends_with_a_reset() {
+        let (mut relay, signals, _told) = cut_relay(Version::HTTP_10);
         relay.frame().now_or_never().unwrap().unwrap().unwrap();
         assert!(relay.frame().now_or_never().is_none());
-        assert!(link.ends_with_reset());
+        assert!(signals.ends_with_reset());
     }
 }

@@ -1,3 +1,5 @@
+//! Why an exchange brought no response, or not all of it, and the proxy's answer to that.
+
 use std::error::Error;
 use std::io;
 
@@ -18,9 +20,9 @@ pub(crate) enum Trouble {
     Reset,
     /// The upstream closed the connection too early.
     Closed,
-    /// What the upstream sent is not HTTP/1.1.
+    /// The upstream's bytes are not HTTP/1.1.
     Malformed,
-    /// The client's body was not what it should be; the answer says how.
+    /// The client's body failed; the status of the answer says how.
     Client(StatusCode),
 }
 
@@ -43,7 +45,7 @@ impl Trouble {
                 }
             }
         }
-        // A connection that hyper ended without saying why.
+        // hyper ended the connection without saying why.
         Trouble::Closed
     }
 
@@ -51,7 +53,7 @@ impl Trouble {
         match error.kind() {
             io::ErrorKind::TimedOut => Trouble::TimedOut,
             io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => Trouble::Reset,
-            // hyper's decoder: a chunk that is none.
+            // hyper's decoder met a malformed chunk.
             io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput => Trouble::Malformed,
             _ => Trouble::Closed,
         }
@@ -65,7 +67,7 @@ impl Trouble {
             {
                 StatusCode::PAYLOAD_TOO_LARGE
             }
-            // Malformed, or the client is gone and does not get the answer anyway.
+            // Malformed, or the client is gone.
             ClientBodyError::Failed(_) => StatusCode::BAD_REQUEST,
         })
     }
@@ -102,7 +104,7 @@ mod tests {
     use std::time::Duration;
 
     #[test]
-    fn the_first_cause_decides() {
+    fn an_error_s_kind_and_side_decide_the_trouble() {
         let io = |kind: io::ErrorKind| Trouble::of(&io::Error::from(kind));
         assert_eq!(io(io::ErrorKind::TimedOut).status(), 504);
         assert_eq!(io(io::ErrorKind::ConnectionReset), Trouble::Reset);

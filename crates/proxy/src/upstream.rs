@@ -1,5 +1,8 @@
+//! An upstream connection: makes it, drives it to the end of its exchange, and then watches or keeps it.
+
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -7,8 +10,10 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use rstlab_wire::{Call, ReadOn, Sensor, SplitWrites, Stall, SysCall, Tape, monotonic_now};
-use rstlab_witness::Witness;
+use rstlab_wire::{
+    Call, ReadOn, RequestEnd, Seen, Sensor, SplitWrites, Stall, SysCall, Tape, monotonic_now,
+};
+use rstlab_witness::{Connection, Dispatch};
 use socket2::SockRef;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
@@ -16,58 +21,79 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
-use crate::config::{Config, Writes};
+use crate::config::{ProxyConfig, Writes};
+use crate::exchange::{Came, Exchange, Finished, Handed};
 use crate::pool::Pool;
-use crate::report::{Exchange, Outcome, Stats};
 use crate::trouble::Trouble;
 
 /// How long a connection is watched after its response: a harmless reset comes within a round trip.
 const WATCH: Duration = Duration::from_secs(1);
 
-/// Most bytes of one `recv(2)` from the upstream. hyper's own buffer grows and shrinks with what comes; with a
-/// large one of a fixed size, and the allocator of `main.rs`, a response of 614,400 bytes costs the proxy 279 µs
-/// of CPU time in place of 469, and one of 1,024 bytes as much as before.
+/// Most bytes of one `recv(2)` from the upstream. hyper's own buffer grows and shrinks with the response; with a
+/// large buffer of a fixed size, and the allocator of `main.rs`, a response of 614,400 bytes costs the proxy 279 µs
+/// of CPU time in place of 469, and a response of 1,024 bytes as much as before.
 const READ_BUFFER_BYTES: usize = 128 * 1024;
 
-/// What all connections of a proxy share.
+/// The parts that all connections of a proxy share.
 #[derive(Debug)]
 pub(crate) struct Shared {
-    pub(crate) config: Config,
-    pub(crate) stats: Arc<Stats>,
-    /// Says why a connection was reset.
-    pub(crate) witness: Witness,
+    /// Explains ends and hands them to the takers.
+    pub(crate) dispatch: Dispatch,
     pub(crate) tasks: TaskTracker,
     pub(crate) watchers: Semaphore,
     /// Only if upstream connections are kept.
     pub(crate) pool: Option<Pool>,
+    requests: AtomicU64,
 }
 
 impl Shared {
     pub(crate) fn new(
-        config: Config,
-        stats: Arc<Stats>,
-        witness: Witness,
+        dispatch: Dispatch,
         tasks: TaskTracker,
         watchers: usize,
+        pool: Option<Pool>,
     ) -> Self {
         Self {
-            pool: config.upstream_keepalive.then(Pool::default),
-            config,
-            stats,
-            witness,
+            dispatch,
             tasks,
             watchers: Semaphore::new(watchers),
+            pool,
+            requests: AtomicU64::new(0),
+        }
+    }
+
+    /// The number of the next request, from 1.
+    pub(crate) fn next_number(&self) -> u64 {
+        self.requests.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Hands on how an exchange ended. If there is something to explain, a task does that, so that no request waits.
+    pub(crate) fn end(&self, finished: Finished) {
+        let (ended, watch, patience) = finished.into_ended();
+        let explains_all = self.dispatch.explains_all();
+        match patience.or(explains_all.then_some(Duration::ZERO)) {
+            None => self.dispatch.end(ended),
+            Some(patience) => {
+                // Not in the task: the next exchange may begin before the task runs.
+                let past = watch.over();
+                let dispatch = self.dispatch.clone();
+                self.tasks
+                    .spawn(async move { dispatch.explain(ended, past, patience).await });
+            }
         }
     }
 }
 
 type Io = TokioIo<SplitWrites<ReadOn<Stall<Sensor<TcpStream>>>>>;
 
-/// Connects to the upstream; every address of its name is tried.
+/// Connects to the upstream, trying every address of its name; returns the two ends too.
 ///
 /// # Errors
 /// Refused, unreachable, unresolvable, or [`io::ErrorKind::TimedOut`].
-pub(crate) async fn connect(config: &Config, tape: &Tape) -> io::Result<TcpStream> {
+pub(crate) async fn connect(
+    config: &ProxyConfig,
+    tape: &mut Tape,
+) -> io::Result<(TcpStream, Option<Connection>)> {
     let began = tape.begin();
     let connect = TcpStream::connect(&config.upstream);
     let stream = timeout(config.connect_timeout, connect)
@@ -77,42 +103,48 @@ pub(crate) async fn connect(config: &Config, tape: &Tape) -> io::Result<TcpStrea
     let began = tape.begin();
     stream.set_nodelay(true)?;
     tape.note(began, SysCall::Nodelay, Ok(0));
-    Ok(stream)
+    // If a RST has come already, the kernel does not tell the peer's address any more (`inet_getname`).
+    let server = stream
+        .peer_addr()
+        .ok()
+        .or_else(|| config.upstream.parse().ok());
+    let ends = server.zip(stream.local_addr().ok());
+    Ok((
+        stream,
+        ends.map(|(server, client)| Connection { server, client }),
+    ))
 }
 
 /// Sends a request on a connection, and starts a task that drives the connection to its end.
 ///
-/// The task learns from `outcome` what came of the exchange. If the response was whole it gives the connection
-/// to the pool or watches it; then it reports.
+/// `handed` tells the task what the client was handed. After a whole response the task gives the connection to the
+/// pool or watches it; then it hands on how the exchange ended. `request_end` is reached at the end of the body.
 ///
 /// # Errors
 /// There is no response.
 pub(crate) async fn send<B>(
     request: Request<B>,
-    has_body: bool,
+    request_end: RequestEnd,
     stream: TcpStream,
-    exchange: Arc<Exchange>,
+    mut exchange: Exchange,
+    config: &ProxyConfig,
     shared: Arc<Shared>,
-    outcome: oneshot::Receiver<Outcome>,
+    handed: oneshot::Receiver<Handed>,
 ) -> hyper::Result<Response<Incoming>>
 where
     B: http_body::Body<Data = bytes::Bytes> + Send + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let config = &shared.config;
-    let seen = exchange.seen.clone();
-    let io = Sensor::new(stream, seen.clone()).taped(exchange.watch.tape.clone());
-    let io = Stall::new(
-        io,
-        seen.clone(),
-        Some(config.read_timeout),
-        Some(config.send_timeout),
-    );
+    let has_body = !request.body().is_end_stream();
+    let tape = std::mem::take(&mut exchange.watch.tape);
+    let io = Sensor::new(stream, Seen::new(tape, request_end.clone()));
+    let io = Stall::sending(io, Some(config.send_timeout))
+        .reading(Some(config.read_timeout), request_end);
     let io = ReadOn::new(io, config.on_write_error);
     let io = match config.writes {
-        Writes::Split { gap } if has_body => SplitWrites::new(io, seen, gap),
-        Writes::Split { .. } => SplitWrites::new(io, seen, Duration::ZERO),
-        Writes::Joined => SplitWrites::off(io, seen),
+        Writes::Split if has_body => SplitWrites::new(io, config.gap),
+        Writes::Split => SplitWrites::new(io, Duration::ZERO),
+        Writes::Joined => SplitWrites::off(io),
     };
     let (mut sender, connection) = http1::Builder::new()
         .read_buf_exact_size(Some(READ_BUFFER_BYTES))
@@ -120,70 +152,84 @@ where
         .await?;
     let response = sender.send_request(request);
     let tasks = shared.tasks.clone();
-    tasks.spawn(drive(connection, sender, outcome, exchange, shared));
+    tasks.spawn(async move {
+        if let Some(finished) = drive(connection, sender, handed, exchange, &shared).await {
+            shared.end(finished);
+        }
+    });
     response.await
 }
 
+/// Drives a connection until the client's part in the exchange is over, and then to its end; `None` if it is kept.
 async fn drive<B>(
     mut connection: http1::Connection<Io, B>,
     mut sender: http1::SendRequest<B>,
-    mut outcome: oneshot::Receiver<Outcome>,
-    exchange: Arc<Exchange>,
-    shared: Arc<Shared>,
-) where
+    mut handed: oneshot::Receiver<Handed>,
+    exchange: Exchange,
+    shared: &Shared,
+) -> Option<Finished>
+where
     B: http_body::Body<Data = bytes::Bytes> + Send + Unpin + 'static,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let mut ended = None;
-    let outcome = loop {
+    let handed = loop {
         tokio::select! {
             biased;
-            // Without an outcome the client is gone, and the response with it.
-            outcome = &mut outcome => break outcome.unwrap_or(Outcome::Client),
+            handed = &mut handed => break handed,
             result = std::future::poll_fn(|cx| connection.poll_without_shutdown(cx)), if ended.is_none() => {
                 ended = Some(result);
             }
         }
     };
-    // Set nowhere else.
-    let _ = exchange.ended.set(monotonic_now());
-    let outcome = match (outcome, &ended) {
-        // The response was cut because the request could not be finished.
-        (Outcome::Truncated(_), Some(Err(error)))
-            if matches!(Trouble::of(error), Trouble::Client(_)) =>
-        {
-            Outcome::Client
-        }
-        (outcome, _) => outcome,
+    // The sender is dropped unused if the client is gone, and the response with it.
+    let mut handed = handed.unwrap_or(Handed {
+        came: Came::ClientLeft,
+        body_bytes: 0,
+        expected_bytes: None,
+    });
+    // The response was cut because the request could not be finished.
+    if let (Came::Cut(_), Some(Err(error))) = (handed.came, &ended)
+        && matches!(Trouble::of(error), Trouble::Client(_))
+    {
+        handed.came = Came::ClientLeft;
+    }
+    let slot = match handed.came {
+        Came::Whole => shared.watchers.try_acquire().ok(),
+        Came::Cut(_) | Came::Nothing(_) | Came::ClientLeft => None,
     };
-    let slot = match outcome {
-        Outcome::Whole => shared.watchers.try_acquire().ok(),
-        _ => None,
-    };
-    let seen = &exchange.seen;
+    let at = monotonic_now();
     let persists = shared.pool.is_some()
         && slot.is_some()
         && ended.is_none()
-        && seen.is_request_whole()
         && persists(&mut connection, &mut sender).await;
     let parts = connection.into_parts();
-    let stream = parts.io.into_inner();
-    let stream = stream.into_inner().into_inner().into_inner().into_inner();
-    // An answer may come before its request, and bytes that nobody asked for behind it.
-    let in_step = seen.is_head_written() && parts.read_buf.is_empty();
-    if persists && in_step && seen.failure().is_none() {
-        return shared.keep(stream, exchange);
+    let io = parts.io.into_inner().into_inner().into_inner().into_inner();
+    let (stream, mut seen) = io.into_parts();
+    if handed.came == Came::Whole {
+        seen.response_whole();
+    }
+    // An answer may come before the end of its request, and stray bytes may come behind the answer.
+    let in_step = seen.is_request_whole() && seen.is_head_written() && parts.read_buf.is_empty();
+    let mut finished = exchange.finished(seen, handed, at);
+    if let Some(pool) = &shared.pool
+        && persists
+        && in_step
+        && finished.seen.failure().is_none()
+    {
+        shared.keep(pool, stream, finished);
+        return None;
     }
     if slot.is_some() {
-        watch(stream, &exchange).await;
+        finished.seen = watch(stream, finished.seen).await;
     }
-    shared.finish(&exchange, outcome);
+    Some(finished)
 }
 
-/// Whether the connection may carry another request (RFC 9112 §9.3): hyper decides that.
+/// Whether the connection may carry another request (RFC 9112 §9.3), as hyper decides.
 ///
-/// It is ready for one only when the kernel has the whole body (`Buffered::can_headers_buf`). What is left of
-/// that when the response is whole gets as long as a connection is watched.
+/// hyper is ready for another request only when the kernel has the whole body (`Buffered::can_headers_buf`). If some
+/// of the body is unsent when the response is whole, this waits for it as long as a connection is watched.
 async fn persists<B>(
     connection: &mut http1::Connection<Io, B>,
     sender: &mut http1::SendRequest<B>,
@@ -201,19 +247,21 @@ where
     timeout(WATCH, ready).await.unwrap_or(false)
 }
 
-/// Waits for what comes after a whole response: FIN, RST, or nothing for a second.
-pub(crate) async fn watch(stream: TcpStream, exchange: &Exchange) {
-    let (seen, tape) = (&exchange.seen, &exchange.watch.tape);
-    // Tells the account and the tape of every read.
-    let mut watched = Sensor::new(stream, seen.clone()).taped(tape.clone());
-    let mut rest = [0; 4096];
+/// Waits for the connection's end after a whole response, a FIN or a RST, for [`WATCH`] at most. Returns what was seen.
+pub(crate) async fn watch(stream: TcpStream, seen: Seen) -> Seen {
+    let mut watched = Sensor::new(stream, seen);
+    // Small, because it lies in the task of each connection: 4 KiB cost 3 % of the CPU time of a small response.
+    let mut rest = [0; 512];
     let end = async { while matches!(watched.read(&mut rest).await, Ok(1..)) {} };
-    if timeout(WATCH, end).await.is_ok() && seen.failure().is_none() {
-        // After a FIN a read says no more than that; a RST that came behind it waits as an error.
-        let began = tape.begin();
-        if let Ok(Some(error)) = SockRef::from(&watched.into_inner()).take_error() {
-            tape.note(began, SysCall::SoError, Err(&error));
+    let has_ended = timeout(WATCH, end).await.is_ok();
+    let (stream, mut seen) = watched.into_parts();
+    if has_ended && seen.failure().is_none() {
+        // A read tells of the FIN alone; a RST that came behind the FIN waits in the socket as an error.
+        let began = seen.tape.begin();
+        if let Ok(Some(error)) = SockRef::from(&stream).take_error() {
+            seen.tape.note(began, SysCall::SoError, Err(&error));
             seen.failed(Call::SoError, &error);
         }
     }
+    seen
 }

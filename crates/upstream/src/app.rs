@@ -1,7 +1,9 @@
+//! The app behind its middleware: treats a request's body as the mode says, and answers.
+
 use std::convert::Infallible;
 use std::error::Error;
 use std::pin::pin;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,6 +12,9 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Body;
 use http_body_util::{BodyExt, Either, Full, LengthLimitError};
 use rstlab_wire::{causes, chain};
+use rstlab_witness::AnswerKind;
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
 use tower::util::{BoxCloneSyncService, MapResponseLayer};
 use tower::{BoxError, ServiceBuilder, service_fn};
 use tower_http::catch_panic::CatchPanicLayer;
@@ -19,55 +24,23 @@ use tower_http::timeout::{RequestBodyTimeoutLayer, TimeoutError};
 use crate::keep::wants_more;
 use crate::last::LastByte;
 use crate::part::Part;
-use crate::{BodyPolicy, Config, Mode};
+use crate::{BodyPolicy, ResponseKind, UpstreamConfig};
 
-/// Longest time between two pieces of a body that is being read; then 408.
+/// Limit of the time between two pieces of a body; then 408.
 const BODY_STALL: Duration = Duration::from_secs(60);
 
-/// What was answered on a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The answer that was given on a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Answer {
-    /// Its status.
-    pub status: StatusCode,
-    /// Why it was given.
-    pub kind: Kind,
+    /// The answer's status.
+    pub status: u16,
+    /// Why the answer was given.
+    pub kind: AnswerKind,
 }
 
-/// Why an answer was given.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// The request's body was treated as the mode says: the response the mode is meant to show.
-    Response,
-    /// The request was refused before its end was read: 400, 408, 413, 431, or 500 after a panic.
-    Refusal,
-    /// A health check, `OPTIONS *`.
-    Health,
-}
-
-/// What is known about the one exchange of a connection, shared between its parts.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Exchange {
-    answer: Arc<OnceLock<Answer>>,
-    body_bytes: Arc<OnceLock<u64>>,
-    last: LastByte,
-}
-
-impl Exchange {
-    /// What the app answered, if a request reached it.
-    pub(crate) fn answer(&self) -> Option<Answer> {
-        self.answer.get().copied()
-    }
-
-    /// Bytes of the request's body; `None` if that was not said beforehand, or no request reached the app.
-    pub(crate) fn body_bytes(&self) -> Option<u64> {
-        self.body_bytes.get().copied()
-    }
-
-    /// Told when the connection is to be taken from hyper once the response's last byte is out.
-    pub(crate) fn last_byte(&self) -> LastByte {
-        self.last.clone()
-    }
-}
+/// Bytes of the request's body, as its head announces them; `None` if the head does not say.
+#[derive(Debug, Clone, Copy)]
+struct Announced(Option<u64>);
 
 /// The app's response: `x` over and over, or a line of text.
 type AppBody = Either<Part, Full<Bytes>>;
@@ -79,8 +52,13 @@ pub(crate) type App<B> = BoxCloneSyncService<
     Infallible,
 >;
 
-/// The app for one connection.
-pub(crate) fn service<B>(config: Arc<Config>, exchange: Exchange) -> App<B>
+/// The app for one connection. `told` gets the first answer, and how long the request's body is, if its head says so.
+/// `last` learns when the connection is to be taken from hyper, once the response's last byte is out.
+pub(crate) fn service<B>(
+    config: Arc<UpstreamConfig>,
+    told: mpsc::Sender<(Answer, Option<u64>)>,
+    last: LastByte,
+) -> App<B>
 where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
@@ -89,20 +67,16 @@ where
         BodyPolicy::Cap(bytes) => usize::try_from(bytes).unwrap_or(usize::MAX),
         BodyPolicy::Ignore | BodyPolicy::Drain => usize::MAX,
     };
-    let Exchange {
-        answer,
-        body_bytes,
-        last,
-    } = exchange;
     let note = move |response: Response<_>| {
-        // The layers that refuse by themselves leave no kind.
+        // An answer without a kind is a layer's refusal.
         let kind = response.extensions().get().copied();
-        let noted = Answer {
-            status: response.status(),
-            kind: kind.unwrap_or(Kind::Refusal),
+        let answer = Answer {
+            status: response.status().as_u16(),
+            kind: kind.unwrap_or(AnswerKind::Refusal),
         };
-        // One connection carries one request.
-        answer.get_or_init(|| noted);
+        let announced = response.extensions().get::<Announced>();
+        // The channel holds one answer: a connection carries one request.
+        let _ = told.try_send((answer, announced.and_then(|announced| announced.0)));
         response
     };
     let app = ServiceBuilder::new()
@@ -111,40 +85,46 @@ where
         .layer(RequestBodyLimitLayer::new(limit))
         .layer(RequestBodyTimeoutLayer::new(BODY_STALL))
         .service(service_fn(move |request: Request<_>| {
-            if let Some(bytes) = announced(request.headers()) {
-                // One connection carries one request.
-                body_bytes.get_or_init(|| bytes);
-            }
             let (config, last) = (Arc::clone(&config), last.clone());
-            async move { Ok::<_, Infallible>(answer_to(request, &config, last).await) }
+            async move {
+                let announced = announced(request.headers());
+                let mut response = answer_to(request, &config, last).await;
+                response.extensions_mut().insert(announced);
+                Ok::<_, Infallible>(response)
+            }
         }));
     BoxCloneSyncService::new(app)
 }
 
-/// The length of a body, as the head tells it (RFC 9112 §6.3).
-fn announced(fields: &HeaderMap) -> Option<u64> {
-    if fields.contains_key(TRANSFER_ENCODING) {
-        return None;
-    }
-    match fields.get(CONTENT_LENGTH) {
-        Some(length) => length.to_str().ok()?.parse().ok(),
-        None => Some(0),
-    }
+/// The length of a body, as the head announces it (RFC 9112 §6.3).
+fn announced(fields: &HeaderMap) -> Announced {
+    let length = || fields.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok();
+    Announced(if fields.contains_key(TRANSFER_ENCODING) {
+        None
+    } else if fields.contains_key(CONTENT_LENGTH) {
+        length()
+    } else {
+        Some(0)
+    })
 }
 
-async fn answer_to<B>(request: Request<B>, config: &Config, last: LastByte) -> Response<AppBody>
+async fn answer_to<B>(
+    request: Request<B>,
+    config: &UpstreamConfig,
+    last: LastByte,
+) -> Response<AppBody>
 where
     B: Body<Error = BoxError>,
 {
     if request.method() == Method::OPTIONS && request.uri() == "*" {
         return response(
             StatusCode::NO_CONTENT,
-            Kind::Health,
+            AnswerKind::Health,
             Either::Left(Part::whole(0)),
         );
     }
-    let keep_alive = config.mode == Mode::IdleClose && wants_more(&request);
-    // An ignored body lives until the answer, as it does in an app that never touches it.
+    let keep_alive = config.mode.keeps_alive() && wants_more(&request);
+    // An ignored body lives until the answer, as in an app that never touches it.
     let body = request.into_body();
     let mut body = pin!(body);
     match config.body_policy() {
@@ -158,35 +138,29 @@ where
             }
         }
     }
-    // tokio's timer takes a millisecond for no time at all.
+    // tokio's timer would take a millisecond for a pause of zero.
     if !config.think.is_zero() {
         tokio::time::sleep(config.think).await;
     }
     let bytes = config.response_bytes;
-    let body = match config.mode {
-        Mode::Truncate | Mode::Kill => Part::half(bytes, last),
-        Mode::IdleClose if keep_alive => Part::whole_until(bytes, last),
-        Mode::Lazy
-        | Mode::Drain
-        | Mode::Cap
-        | Mode::Delay
-        | Mode::Linger
-        | Mode::Abort
-        | Mode::IdleClose => Part::whole(bytes),
+    let body = match config.mode.row().response {
+        ResponseKind::Half => Part::half(bytes, last),
+        ResponseKind::Whole if keep_alive => Part::whole_until(bytes, last),
+        ResponseKind::Whole => Part::whole(bytes),
     };
-    let mut response = response(config.status, Kind::Response, Either::Left(body));
+    let mut response = response(config.status, AnswerKind::Response, Either::Left(body));
     if keep_alive {
         response.headers_mut().remove(CONNECTION);
     }
     response
 }
 
-fn response(status: StatusCode, kind: Kind, body: AppBody) -> Response<AppBody> {
+fn response(status: StatusCode, kind: AnswerKind, body: AppBody) -> Response<AppBody> {
     let mut response = Response::new(body);
     *response.status_mut() = status;
     response.extensions_mut().insert(kind);
     let fields = response.headers_mut();
-    // hyper says so only to HTTP/1.1 clients.
+    // hyper adds this field only for HTTP/1.1 clients.
     fields.insert(CONNECTION, HeaderValue::from_static("close"));
     let text = HeaderValue::from_static("text/plain; charset=utf-8");
     fields.insert(CONTENT_TYPE, text);
@@ -195,10 +169,10 @@ fn response(status: StatusCode, kind: Kind, body: AppBody) -> Response<AppBody> 
 
 fn refusal(status: StatusCode) -> Response<AppBody> {
     let text = format!("{status}\n");
-    response(status, Kind::Refusal, Either::Right(Full::from(text)))
+    response(status, AnswerKind::Refusal, Either::Right(Full::from(text)))
 }
 
-/// What to answer when a body could not be read to its end. A client that left gets a 400 nobody reads.
+/// The status for a body that could not be read to its end; 400 also for a client that has left.
 fn status_for(error: &(dyn Error + 'static)) -> StatusCode {
     for cause in causes(error) {
         if cause.is::<LengthLimitError>() {
@@ -221,26 +195,26 @@ mod tests {
     use tokio::time::Instant;
     use tower::ServiceExt;
 
-    async fn answer<B>(config: Config, request: Request<B>) -> (Answer, usize)
+    async fn answer<B>(config: UpstreamConfig, request: Request<B>) -> (Answer, usize)
     where
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        let exchange = Exchange::default();
-        let app = service(Arc::new(config), exchange.clone());
+        let (told, mut answers) = mpsc::channel(1);
+        let app = service(Arc::new(config), told, LastByte::default());
         let response = app.oneshot(request).await.unwrap();
-        let answer = exchange.answer().unwrap();
+        let (answer, _) = answers.try_recv().unwrap();
         assert_eq!(answer.status, response.status());
         let body = response.into_body().collect().await.unwrap();
         (answer, body.to_bytes().len())
     }
 
-    fn in_mode(mode: Mode) -> Config {
-        Config {
+    fn in_mode(mode: Mode) -> UpstreamConfig {
+        UpstreamConfig {
             mode,
             response_bytes: 100,
             max_body: 10,
-            ..Config::default()
+            ..UpstreamConfig::default()
         }
     }
 
@@ -254,8 +228,8 @@ mod tests {
     async fn an_ignored_body_is_not_waited_for() {
         for mode in [Mode::Lazy, Mode::Delay, Mode::Linger, Mode::Abort] {
             let (answer, bytes) = answer(in_mode(mode), Request::new(stalled(20))).await;
-            assert_eq!((answer.status.as_u16(), bytes), (200, 100));
-            assert_eq!(answer.kind, Kind::Response);
+            assert_eq!((answer.status, bytes), (200, 100));
+            assert_eq!(answer.kind, AnswerKind::Response);
         }
     }
 
@@ -265,7 +239,7 @@ mod tests {
             let start = Instant::now();
             let (answer, _) = answer(in_mode(mode), Request::new(stalled(10))).await;
             assert_eq!(answer.status, StatusCode::REQUEST_TIMEOUT);
-            assert_eq!(answer.kind, Kind::Refusal);
+            assert_eq!(answer.kind, AnswerKind::Refusal);
             assert_eq!(start.elapsed().as_secs(), BODY_STALL.as_secs());
         }
     }
@@ -274,7 +248,7 @@ mod tests {
     async fn the_cap_holds_for_known_and_unknown_lengths() {
         let body = |bytes| Request::new(Full::from(vec![0; bytes]));
         let (whole, _) = answer(in_mode(Mode::Cap), body(10)).await;
-        assert_eq!((whole.status.as_u16(), whole.kind), (200, Kind::Response));
+        assert_eq!((whole.status, whole.kind), (200, AnswerKind::Response));
         let mut declared = body(0);
         declared
             .headers_mut()
@@ -285,7 +259,7 @@ mod tests {
             answer(in_mode(Mode::Cap), declared).await,
         ];
         for (over, bytes) in over {
-            assert_eq!((over.status.as_u16(), over.kind), (413, Kind::Refusal));
+            assert_eq!((over.status, over.kind), (413, AnswerKind::Refusal));
             assert!(bytes > 0, "the refusal says why");
         }
         let (whole, _) = answer(in_mode(Mode::Drain), body(11)).await;
@@ -294,7 +268,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_app_thinks_after_reading() {
-        let config = Config {
+        let config = UpstreamConfig {
             think: Duration::from_secs(3),
             ..in_mode(Mode::Drain)
         };
@@ -308,13 +282,13 @@ mod tests {
         let mut request = Request::new(stalled(1));
         *request.method_mut() = Method::OPTIONS;
         *request.uri_mut() = "*".parse().unwrap();
-        let config = Config {
+        let config = UpstreamConfig {
             think: Duration::from_secs(3600),
             ..in_mode(Mode::Drain)
         };
         let (answer, bytes) = answer(config, request).await;
-        assert_eq!(answer.kind, Kind::Health);
-        assert_eq!((answer.status.as_u16(), bytes), (204, 0));
+        assert_eq!(answer.kind, AnswerKind::Health);
+        assert_eq!((answer.status, bytes), (204, 0));
     }
 
     #[tokio::test]
@@ -322,9 +296,9 @@ mod tests {
         let frames = stream::iter([()]).map(|()| -> Result<Frame<Bytes>, Infallible> { panic!() });
         let request = Request::new(StreamBody::new(frames));
         let (answer, _) = answer(in_mode(Mode::Drain), request).await;
-        assert_eq!((answer.status.as_u16(), answer.kind), (500, Kind::Refusal));
+        assert_eq!((answer.status, answer.kind), (500, AnswerKind::Refusal));
         let request = Request::new(Empty::<Bytes>::new());
-        let (answer, _) = super::tests::answer(in_mode(Mode::Drain), request).await;
-        assert_eq!(answer.status, 200);
+        let (next, _) = super::tests::answer(in_mode(Mode::Drain), request).await;
+        assert_eq!(next.status, 200);
     }
 }

@@ -1,9 +1,9 @@
-//! A connection that a process of its own answers, and whose end is that process's death.
+//! Has a child process answer a connection; the death of the child ends the connection.
 //!
 //! The kernel closes what a killed process had open (`do_exit`, `exit_files`) as `close()` would: unread bytes
-//! make it send a RST (`TCP_ABORT_ON_CLOSE`), and with nothing unread it sends what is left, and a FIN.
-//! It does so some time after the signal (its memory goes first): of 79 such resets, 28 were of bytes that came
-//! after the process had looked at its queue for the last time.
+//! make it send a RST (`TCP_ABORT_ON_CLOSE`); with nothing unread it sends the rest of its queue, and a FIN.
+//! The close comes some time after the signal (the process's memory goes first): in 28 of 79 such resets, the unread
+//! bytes came after the process had looked at its queue for the last time.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -12,7 +12,8 @@ use std::path::Path;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rstlab_wire::{Tape, close};
+use rstlab_wire::Tape;
+use rstlab_witness::AnswerKind;
 use rustix::process::{
     Pid, Signal, getpid, getppid, kill_process, set_parent_process_death_signal,
 };
@@ -23,31 +24,31 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use crate::serve::exchange;
-use crate::{Config, Kind, Summary, report};
+use crate::config::UpstreamConfig;
+use crate::exchange::{ConnectionEnd, exchange};
 
-/// The first line of a child: from now on it knows what a signal means.
+/// The first line of a child: its signal handler is in place.
 const READY: &str = "ready";
 
-/// Processes that answer at once; more connections wait.
-const MOST_CHILDREN: usize = 64;
+/// Limit of the processes that answer at the same time; further connections wait.
+pub(crate) const MAX_CHILDREN: usize = 64;
 
-static CHILDREN: Semaphore = Semaphore::const_new(MOST_CHILDREN);
+static CHILDREN: Semaphore = Semaphore::const_new(MAX_CHILDREN);
 
-/// Between fork and exec a new process holds a copy of every socket of ours. One start at a time: then no
-/// process keeps another's connection open, for a start ends with the exec.
+/// Locked from fork to exec: in between, a new process holds a copy of every socket of the server, and would keep the
+/// connection of another child open.
 static STARTING: Mutex<()> = Mutex::new(());
 
 /// Has a process answer on `stream`, and waits for its end. When `stop` is cancelled, the process stops too.
 ///
 /// # Errors
-/// It can't be started, or ends without having said how the connection went.
+/// The process can't be started, or ends without a report.
 pub(crate) async fn supervise(
     stream: TcpStream,
     program: &Path,
-    config: &Config,
+    config: &UpstreamConfig,
     stop: CancellationToken,
-) -> io::Result<Summary> {
+) -> io::Result<ConnectionEnd> {
     // The semaphore is never closed.
     let _slot = CHILDREN.acquire().await.ok();
     let mut child = start(stream, program, config)?;
@@ -58,7 +59,7 @@ pub(crate) async fn supervise(
     let report = tokio::select! {
         line = lines.next_line() => line?,
         () = stop.cancelled() => {
-            // Not waited for yet: the number is still its own.
+            // The child has not been waited for: the number is still its own.
             if let (true, Some(pid)) = (ready, pid) {
                 kill_process(pid, Signal::TERM)?;
             }
@@ -66,8 +67,8 @@ pub(crate) async fn supervise(
         }
     };
     let status = child.wait().await?;
-    let summary = report.and_then(|line| report::from_line(&line));
-    summary.ok_or_else(|| {
+    let end = report.and_then(|line| serde_json::from_str(&line).ok());
+    end.ok_or_else(|| {
         io::Error::other(format!(
             "{} ended without a report: {status}",
             program.display()
@@ -75,19 +76,20 @@ pub(crate) async fn supervise(
     })
 }
 
-/// Starts `program answer` with the connection as its standard input, and closes our copy.
-fn start(stream: TcpStream, program: &Path, config: &Config) -> io::Result<Child> {
+/// Starts `program answer` with the connection as its standard input, and closes the server's copy.
+fn start(stream: TcpStream, program: &Path, config: &UpstreamConfig) -> io::Result<Child> {
     let socket = OwnedFd::from(stream.into_std()?);
     let mut command = Command::new(program);
     command
         .args(["--mode", config.mode.as_str()])
         .args(["--response-bytes", &config.response_bytes.to_string()])
         .args(["--status", config.status.as_str()])
+        .args(["--max-body", &config.max_body.to_string()])
         .args(["--think", &format!("{}ns", config.think.as_nanos())])
         .args(["answer", "--parent", &std::process::id().to_string()])
         .stdin(Stdio::from(socket))
         .stdout(Stdio::piped())
-        // Ctrl-C at a terminal is for us: we tell it when to stop.
+        // Ctrl-C at a terminal is for the server, which tells the child when to stop.
         .process_group(0)
         .kill_on_drop(true);
     let one_at_a_time = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
@@ -97,27 +99,28 @@ fn start(stream: TcpStream, program: &Path, config: &Config) -> io::Result<Child
     child
 }
 
-/// The child's part: answers on standard input, tells `parent` how that went, and is killed.
+/// The child's part: answers on standard input, reports to `parent` how that went, and is killed.
 ///
-/// A refusal or a health check it ends as any server does, and so it ends if the client never asks.
+/// After a refusal or a health check, or without a request, the child closes the connection and exits.
 ///
 /// # Errors
 /// Standard input is no connection, or nobody reads standard output.
-pub async fn answer(config: Config, parent: i32) -> io::Result<()> {
+pub async fn answer(config: UpstreamConfig, parent: i32) -> io::Result<()> {
     set_parent_process_death_signal(Some(Signal::KILL))?;
     if getppid() != Pid::from_raw(parent) {
-        // It died before that call: its signal will not come.
+        // The parent died before the call above: no signal will come.
         return Ok(());
     }
     let stop = stop_on_sigterm()?;
     let stream = take_stdin()?;
     say(READY)?;
-    let answered = exchange(stream, Arc::new(config), stop.clone(), Tape::default()).await;
-    if answered.so_far.answer.map(|answer| answer.kind) != Some(Kind::Response) {
-        return say(&report::to_line(&answered.close(stop).await));
+    let tape = Tape::default();
+    let mut answered = exchange(stream, Arc::new(config), stop.clone(), tape).await;
+    if answered.answer().map(|answer| answer.kind) != Some(AnswerKind::Response) {
+        let (end, ..) = answered.close(stop).await;
+        return say(&serde_json::to_string(&end)?);
     }
-    let closed = close::look(&answered.stream, &answered.tape);
-    say(&report::to_line(&answered.so_far.ended(closed)))?;
+    say(&serde_json::to_string(&answered.look())?)?;
     // The stream is open: the kernel closes it.
     kill_process(getpid(), Signal::KILL)?;
     std::future::pending().await
@@ -132,7 +135,7 @@ fn take_stdin() -> io::Result<TcpStream> {
     TcpStream::from_std(stream)
 }
 
-/// Without a word in the log: whoever sends it has told already.
+/// Logs nothing: the server, which sends the signal, has logged the order to stop.
 fn stop_on_sigterm() -> io::Result<CancellationToken> {
     let mut terminate = signal(SignalKind::terminate())?;
     let stop = CancellationToken::new();

@@ -1,80 +1,103 @@
+//! The settings of rstlab-upstream.
+
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::{Arg, ArgMatches, Command, value_parser};
 use http::StatusCode;
+use rstlab_cli::allowed::{self, Allowed, bytes, count, directory, host_port, time, time_limit};
+use rstlab_cli::{
+    LogFormat, LogOptions, MAX_RECORDS, WitnessOptions, evidence, log_filter, log_format,
+};
 use rstlab_wire::Reads;
 use rstlab_wire::close::{Bounds, Policy};
+use rstlab_witness::{Level, Role};
 
-/// How long [`Mode::IdleClose`] waits for the next request.
+use crate::Mode;
+use crate::mode::{BodyKind, CloseKind};
+
+/// How long a kept connection waits for the next request.
 const KEEP_ALIVE: Duration = Duration::from_secs(60);
 
-/// What the server does with a request's body, and how it closes after the response.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
-    /// Ignores the body and closes at once: the bug.
-    Lazy,
-    /// Reads the body to its end, throws it away, and closes at once.
-    Drain,
-    /// Reads the body up to a cap and closes at once; over the cap it answers 413 and closes in stages.
-    Cap,
-    /// Ignores the body, sleeps after the response, then closes: moves the RST, does not prevent it.
-    Delay,
-    /// Ignores the body and closes in stages: half-close, read on within bounds, close (RFC 9112 §9.6).
-    Linger,
-    /// Ignores the body and closes with `SO_LINGER {on, 0}`: a RST for another reason.
-    Abort,
-    /// Reads the body to its end and closes in the middle of the response: a FIN, no RST.
-    Truncate,
-    /// Reads the body to its end, keeps the connection, and closes it when the next request comes: the
-    /// keep-alive race (RFC 9112 §9.3.1), lost every time.
-    IdleClose,
-    /// Ignores the body, and the process that answers is killed in the middle of the response.
-    Kill,
-}
+rstlab_cli::settings! {
+    /// The server's settings, checked. [`Default`] gives the documented defaults.
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    pub struct UpstreamConfig for "UPSTREAM" {
+        /// Address to listen on, host:port; port 0 takes a free one (the log says which).
+        listen: String = "127.0.0.1:8000", host_port(), fixed;
 
-impl Mode {
-    /// All of them, the bug first.
-    pub const ALL: [Mode; 9] = [
-        Mode::Lazy,
-        Mode::Drain,
-        Mode::Cap,
-        Mode::Delay,
-        Mode::Linger,
-        Mode::Abort,
-        Mode::Truncate,
-        Mode::IdleClose,
-        Mode::Kill,
-    ];
+        /// What to do with a request's body, and how to close after the response.
+        mode: Mode = "lazy", mode(), live;
 
-    /// Its name in settings and logs.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Mode::Lazy => "lazy",
-            Mode::Drain => "drain",
-            Mode::Cap => "cap",
-            Mode::Delay => "delay",
-            Mode::Linger => "linger",
-            Mode::Abort => "abort",
-            Mode::Truncate => "truncate",
-            Mode::IdleClose => "idle-close",
-            Mode::Kill => "kill",
+        /// Length of each response's body, in bytes.
+        response_bytes: u64 = "614400", bytes(), live;
+
+        /// Status of each response, 200 to 599.
+        status: StatusCode = "200", status(), live;
+
+        /// Time the app takes before it answers, after it has read what it reads.
+        think: Duration = "0ms", time(), live;
+
+        /// Largest body that mode cap accepts, in bytes; 0 refuses every body.
+        max_body: u64 = "1MiB", bytes(), live;
+
+        /// Time that mode delay sleeps between response and close.
+        close_delay: Duration = "1s", time(), live;
+
+        /// Longest time that mode linger reads on after its half-close.
+        linger_timeout: Duration = "2s", time_limit(), live;
+
+        /// Largest number of bytes that mode linger reads after its half-close.
+        linger_bytes: u64 = "64KiB", bytes(), live;
+
+        /// How to find out why a connection was reset: auto takes the strongest that works.
+        witness: Option<Level> = "auto", evidence(), fixed;
+
+        /// Directory for a record of each connection that was reset or cut, for `rstlab show`; rstlab-proxy may
+        /// share it. Without it nothing is recorded.
+        record: Option<PathBuf> = "", directory(), fixed;
+
+        /// Largest number of records kept there, the newest; each is at most 256 KiB long.
+        record_most: usize = "100", count(MAX_RECORDS), fixed;
+
+        /// Which log lines to write: error, warn, info, debug, trace, or a tracing filter.
+        log: String = "info", log_filter(), fixed, variable "LOG";
+
+        /// How to write them, on standard error: text or json.
+        log_format: LogFormat = "text", log_format(), fixed, variable "LOG_FORMAT";
+
+        beside {
+            /// The program rstlab-upstream, which a mode with a child process starts for each connection.
+            program: Option<PathBuf>;
         }
     }
 }
 
-/// What is done with a request's body.
+/// A mode by its name.
+fn mode() -> Allowed<impl Fn(&str) -> Option<Mode>> {
+    allowed::choice(Mode::ALL.map(|mode| (mode.as_str(), mode))).meaning(Mode::meanings())
+}
+
+fn status() -> Allowed<impl Fn(&str) -> Option<StatusCode>> {
+    Allowed::new("a final status, 200 to 599", |text: &str| {
+        let status: StatusCode = text.parse().ok()?;
+        (200..=599).contains(&status.as_u16()).then_some(status)
+    })
+}
+
+/// The treatment of a request's body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BodyPolicy {
-    /// It is not looked at.
+    /// Not read.
     Ignore,
-    /// It is read to its end and thrown away.
+    /// Read to its end and thrown away.
     Drain,
-    /// As `Drain` up to so many bytes (of content, without chunk framing); more is answered with 413.
+    /// As `Drain`, up to this number of bytes (of content, without chunk framing); a larger body is answered with 413.
     Cap(u64),
 }
 
 impl BodyPolicy {
-    /// What has to be read from the connection for it.
+    /// The bytes that have to be read from the connection for this policy.
     pub(crate) fn reads(self) -> Reads {
         match self {
             BodyPolicy::Ignore => Reads::HeadOnly,
@@ -83,70 +106,77 @@ impl BodyPolicy {
     }
 }
 
-/// The server's settings, validated. [`Default`] gives the documented defaults.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Config {
-    /// `host:port` to listen on.
-    pub listen: String,
-    /// Body policy and close policy.
-    pub mode: Mode,
-    /// Length of each response's body.
-    pub response_bytes: u64,
-    /// Status of each response, 200 to 599.
-    pub status: StatusCode,
-    /// Time between the end of reading and the answer.
-    pub think: Duration,
-    /// Most bytes of a body in [`Mode::Cap`]; zero refuses every body.
-    pub max_body: u64,
-    /// Time between response and close in [`Mode::Delay`].
-    pub close_delay: Duration,
-    /// How long [`Mode::Linger`] reads on.
-    pub linger: Bounds,
-    /// The program rstlab-upstream, which [`Mode::Kill`] starts for each connection; no other mode needs it.
-    pub program: Option<PathBuf>,
-}
-
-impl Default for Config {
-    fn default() -> Self {
-        Self {
-            listen: "127.0.0.1:8000".to_owned(),
-            mode: Mode::Lazy,
-            response_bytes: 614_400,
-            status: StatusCode::OK,
-            think: Duration::ZERO,
-            max_body: 1024 * 1024,
-            close_delay: Duration::from_secs(1),
-            linger: Bounds {
-                time: Duration::from_secs(2),
-                bytes: Some(64 * 1024),
-            },
-            program: None,
-        }
+impl UpstreamConfig {
+    /// The command line.
+    pub fn command() -> Command {
+        let command = Command::new("rstlab-upstream")
+            .version(env!("CARGO_PKG_VERSION"))
+            .about("An application server that ignores bodies and closes carelessly, or does better")
+            .long_about(
+                "An application server that ignores bodies and closes carelessly, or does better.\n\n\
+                 It answers every request with a body of `x` and closes the connection. The mode says what it does \
+                 with the request's body and how it closes.",
+            );
+        // The child reports to its parent, and does not outlive it.
+        let parent = Arg::new("parent").long("parent").required(true);
+        rstlab_cli::with_settings(command, &Self::settings()).subcommand(
+            Command::new("answer")
+                .about("Answers on the connection that is standard input, and dies by SIGKILL")
+                .hide(true)
+                .arg(parent.value_parser(value_parser!(i32))),
+        )
     }
-}
 
-impl Config {
-    /// The mode's first half.
+    /// The number of the process that started this one to answer a connection, if one did.
+    pub fn parent(matches: &ArgMatches) -> Option<i32> {
+        let answer = matches.subcommand_matches("answer")?;
+        answer.get_one("parent").copied()
+    }
+
+    /// The mode's body policy, with its number.
     pub fn body_policy(&self) -> BodyPolicy {
-        match self.mode {
-            Mode::Lazy | Mode::Delay | Mode::Linger | Mode::Abort | Mode::Kill => {
-                BodyPolicy::Ignore
-            }
-            Mode::Drain | Mode::Truncate | Mode::IdleClose => BodyPolicy::Drain,
-            Mode::Cap => BodyPolicy::Cap(self.max_body),
+        match self.mode.row().body {
+            BodyKind::Ignore => BodyPolicy::Ignore,
+            BodyKind::Drain => BodyPolicy::Drain,
+            BodyKind::Cap => BodyPolicy::Cap(self.max_body),
         }
     }
 
-    /// The mode's second half: how a connection is closed after a response the mode is meant to show.
-    /// Refusals (400, 408, 413, 431) are always closed in stages.
+    /// The mode's close policy, with its numbers: how a connection is closed after the mode's response. After a refusal
+    /// (400, 408, 413, 431) a connection is always closed in stages.
     pub fn close_policy(&self) -> Policy {
-        match self.mode {
-            // Of a killed process the kernel closes what it had open, at once.
-            Mode::Lazy | Mode::Drain | Mode::Cap | Mode::Truncate | Mode::Kill => Policy::Immediate,
-            Mode::Delay => Policy::Delay(self.close_delay),
-            Mode::Linger => Policy::Linger(self.linger),
-            Mode::Abort => Policy::Abort,
-            Mode::IdleClose => Policy::OnArrival(KEEP_ALIVE),
+        match self.mode.row().close {
+            CloseKind::Immediate => Policy::Immediate,
+            CloseKind::Delay => Policy::Delay(self.close_delay),
+            CloseKind::Linger => Policy::Linger(self.linger()),
+            CloseKind::Abort => Policy::Abort,
+            CloseKind::OnArrival => Policy::OnArrival(KEEP_ALIVE),
+        }
+    }
+
+    /// How long a lingering close reads on.
+    pub fn linger(&self) -> Bounds {
+        Bounds {
+            time: self.linger_timeout,
+            bytes: Some(self.linger_bytes),
+        }
+    }
+
+    /// The settings of the witness.
+    pub fn witness_options(&self) -> WitnessOptions {
+        WitnessOptions {
+            role: Role::Upstream,
+            level: self.witness,
+            directory: self.record.clone(),
+            max_records: self.record_most,
+        }
+    }
+
+    /// The settings of the log.
+    pub fn log_options(&self) -> LogOptions {
+        LogOptions {
+            filter: self.log.clone(),
+            format: self.log_format,
         }
     }
 }
@@ -155,16 +185,112 @@ impl Config {
 mod tests {
     use super::*;
 
+    fn config(flags: &[&str]) -> Result<UpstreamConfig, String> {
+        let flags = [&["rstlab-upstream"], flags].concat();
+        let matches = UpstreamConfig::command()
+            .try_get_matches_from(flags)
+            .unwrap();
+        UpstreamConfig::read(&matches).map_err(|bad| bad.to_string())
+    }
+
+    #[test]
+    fn the_command_line_is_sound() {
+        UpstreamConfig::command().debug_assert();
+    }
+
+    #[test]
+    fn the_defaults_are_the_documented_ones() {
+        let defaults = UpstreamConfig {
+            listen: "127.0.0.1:8000".to_owned(),
+            mode: Mode::Lazy,
+            response_bytes: 614_400,
+            status: StatusCode::OK,
+            think: Duration::ZERO,
+            max_body: 1024 * 1024,
+            close_delay: Duration::from_secs(1),
+            linger_timeout: Duration::from_secs(2),
+            linger_bytes: 64 * 1024,
+            witness: None,
+            record: None,
+            record_most: 100,
+            log: "info".to_owned(),
+            log_format: LogFormat::Text,
+            ..UpstreamConfig::default()
+        };
+        assert_eq!(defaults.program, None);
+        assert_eq!(UpstreamConfig::default(), defaults);
+        assert_eq!(config(&[]), Ok(defaults));
+    }
+
+    #[test]
+    fn a_flag_has_its_variable_s_name_too() {
+        let config = config(&[
+            "--upstream-mode=cap",
+            "--upstream-max-body=10",
+            "--status=503",
+        ])
+        .unwrap();
+        assert_eq!((config.mode, config.max_body), (Mode::Cap, 10));
+        assert_eq!(config.status, 503);
+    }
+
+    #[test]
+    fn every_bad_setting_is_named() {
+        let text = config(&[
+            "--listen=8000",
+            "--mode=lzy",
+            "--response-bytes=much",
+            "--status=199",
+            "--think=1",
+            "--max-body=-1",
+            "--close-delay=soon",
+            "--linger-timeout=0s",
+            "--linger-bytes=",
+            "--witness=strong",
+            "--record-most=0",
+            "--log=rstlab=loud",
+            "--log-format=xml",
+        ])
+        .unwrap_err();
+        for part in [
+            "13 bad settings",
+            "UPSTREAM_LISTEN=\"8000\"",
+            "UPSTREAM_MODE=\"lzy\"; allowed: lazy, drain, cap, delay, linger, abort, \
+             truncate, idle-close, kill",
+            "UPSTREAM_RESPONSE_BYTES=\"much\"",
+            "UPSTREAM_STATUS=\"199\"; allowed: a final status, 200 to 599",
+            "UPSTREAM_THINK=\"1\"",
+            "UPSTREAM_MAX_BODY=\"-1\"",
+            "UPSTREAM_CLOSE_DELAY=\"soon\"",
+            "UPSTREAM_LINGER_TIMEOUT=\"0s\"",
+            "UPSTREAM_LINGER_BYTES=\"\"",
+            "UPSTREAM_WITNESS=\"strong\"; allowed: auto, sockets, counters, packets, kernel",
+            "UPSTREAM_RECORD_MOST=\"0\"; allowed: a number from 1 to 10000",
+            "LOG=\"rstlab=loud\"",
+            "LOG_FORMAT=\"xml\"",
+        ] {
+            assert!(text.contains(part), "{part} is missing in:\n{text}");
+        }
+    }
+
+    #[test]
+    fn a_status_is_final_and_known() {
+        for bad in ["100", "199", "600", "20", "2000", "ok", ""] {
+            assert_eq!((status().parse)(bad), None, "{bad}");
+        }
+        assert_eq!((status().parse)("599").unwrap(), 599);
+    }
+
     #[test]
     fn a_mode_is_a_body_policy_times_a_close_policy() {
         let policies = Mode::ALL.map(|mode| {
-            let config = Config {
+            let config = UpstreamConfig {
                 mode,
-                ..Config::default()
+                ..UpstreamConfig::default()
             };
             (config.body_policy(), config.close_policy())
         });
-        let linger = Config::default().linger;
+        let linger = UpstreamConfig::default().linger();
         assert_eq!(
             policies,
             [

@@ -1,3 +1,5 @@
+//! A body of any length that takes no memory.
+
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -8,10 +10,10 @@ use http_body::{Body, Frame, SizeHint};
 /// Length of a piece.
 const PIECE_BYTES: usize = 64 * 1024;
 
-/// All pieces are this one: a body's length costs no memory.
+/// Every piece of every body: a body's length takes no memory.
 static PIECE: [u8; PIECE_BYTES] = [b'x'; PIECE_BYTES];
 
-/// A body of so many bytes of `x`, for a response or a request.
+/// A body that repeats `x`, for a response or a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fill {
     left: u64,
@@ -56,7 +58,7 @@ mod tests {
     use http_body_util::BodyExt;
 
     #[test]
-    fn gives_exactly_so_many_bytes() {
+    fn a_body_gives_exactly_its_number_of_bytes() {
         for bytes in [0, 1, 65_535, 65_536, 65_537, 614_400] {
             let mut body = Fill::new(bytes);
             let mut given = 0;

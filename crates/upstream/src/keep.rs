@@ -1,3 +1,5 @@
+//! Finds out whether a client wants to send another request on its connection.
+
 use http::header::CONNECTION;
 use http::{HeaderMap, Request, Version};
 
@@ -25,7 +27,7 @@ mod tests {
     use http::HeaderValue;
 
     #[test]
-    fn a_client_says_whether_it_wants_more() {
+    fn version_and_connection_field_say_whether_the_client_wants_more() {
         for (version, connection, more) in [
             (Version::HTTP_11, None, true),
             (Version::HTTP_11, Some("keep-alive"), true),

@@ -1,13 +1,15 @@
-use std::io::{self, IoSlice};
+//! Takes a connection from the HTTP library after a response's last byte.
+
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
-use pin_project_lite::pin_project;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use rstlab_wire::{Wrapper, passes_through};
+use tokio::io::{AsyncRead, AsyncWrite};
 
-/// Says that a response's last byte has been handed to the HTTP library.
+/// A flag: a response's last byte has been handed to the HTTP library. Clones share the flag.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct LastByte(Arc<AtomicBool>);
 
@@ -21,18 +23,14 @@ impl LastByte {
     }
 }
 
-pin_project! {
-    /// Takes the connection out of the library's hands once the last byte is in the kernel's.
-    ///
-    /// hyper flushes its connection when its own buffer is empty (`Buffered::poll_flush`): a flush that fails
-    /// then ends its work with nothing held back and nothing read any more, in the middle of a response or
-    /// between two requests.
-    #[derive(Debug)]
-    pub(crate) struct UntilLast<T> {
-        #[pin]
-        io: T,
-        last: LastByte,
-    }
+/// Ends the library's work on a connection once the kernel has the last byte.
+///
+/// hyper flushes its connection when its own buffer is empty (`Buffered::poll_flush`). A flush that fails at that moment
+/// ends hyper's work with no byte held back and no further read, in the middle of a response or between two requests.
+#[derive(Debug)]
+pub(crate) struct UntilLast<T> {
+    io: T,
+    last: LastByte,
 }
 
 impl<T> UntilLast<T> {
@@ -45,51 +43,24 @@ impl<T> UntilLast<T> {
     }
 }
 
-impl<T: AsyncRead> AsyncRead for UntilLast<T> {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        self.project().io.poll_read(cx, buf)
-    }
-}
+impl<T: AsyncRead + AsyncWrite + Unpin> Wrapper for UntilLast<T> {
+    type Inner = T;
 
-impl<T: AsyncWrite> AsyncWrite for UntilLast<T> {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        self.project().io.poll_write(cx, buf)
+    fn inner(&mut self) -> &mut T {
+        &mut self.io
     }
 
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        self.project().io.poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let this = self.project();
-        ready!(this.io.poll_flush(cx))?;
-        Poll::Ready(if this.last.is_given() {
+    fn on_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(Pin::new(&mut self.io).poll_flush(cx))?;
+        Poll::Ready(if self.last.is_given() {
             Err(io::Error::other("the response's last byte is out"))
         } else {
             Ok(())
         })
     }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.project().io.poll_shutdown(cx)
-    }
 }
+
+passes_through!([T] UntilLast<T>);
 
 #[cfg(test)]
 mod tests {
@@ -99,7 +70,7 @@ mod tests {
     #[tokio::test]
     async fn a_flush_fails_only_after_the_last_byte() {
         let last = LastByte::default();
-        let mut io = UntilLast::new(tokio::io::sink(), last.clone());
+        let mut io = UntilLast::new(tokio::io::empty(), last.clone());
         io.write_all(b"response").await.unwrap();
         io.flush().await.unwrap();
         last.given();

@@ -1,23 +1,25 @@
-//! The application server behind the proxy, with a choice of what it does with a body and how it closes.
+//! The application server behind the proxy, whose mode says what it does with a body and how it closes.
 //!
-//! [`Mode`] is that choice, [`Config`] holds it with the numbers, [`run`] serves. [`connection`] serves one
-//! connection and tells how it ended, for whoever wants to look closely. [`Args`] is the command line.
+//! [`UpstreamConfig`] holds the [`Mode`] and its numbers, [`run`] serves. [`connection`] serves one connection and returns
+//! how it ended, for tests and tools that look closely.
 
 mod app;
-mod args;
-mod case;
 mod child;
 mod config;
+mod ended;
+mod exchange;
 mod fill;
 mod keep;
 mod last;
+mod log;
+mod mode;
 mod part;
-mod report;
 mod serve;
 
-pub use app::{Answer, Kind};
-pub use args::{Args, Command};
+pub use app::Answer;
 pub use child::answer;
-pub use config::{BodyPolicy, Config, Mode};
+pub use config::{BodyPolicy, UpstreamConfig};
+pub use exchange::{ConnectionEnd, connection};
 pub use fill::Fill;
-pub use serve::{Summary, connection, run};
+pub use mode::{BodyKind, CloseKind, Mode, ModeRow, ProcessKind, ResponseKind};
+pub use serve::run;

@@ -2,53 +2,37 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
-use rstlab_cli::{
-    EXIT_USAGE, WitnessOptions, block_on, check_health, init_log, listen, stop_on_signals,
-};
-use rstlab_upstream::{Args, Command, Config, answer, run};
+use rstlab_cli::{block_on, check_health, exit_code, init_log, listen, stop_on_signals};
+use rstlab_upstream::{UpstreamConfig, answer, run};
 
 fn main() -> ExitCode {
-    let args = Args::parse();
-    let (config, witness, log) = match args.config() {
-        Ok(settings) => settings,
-        Err(bad) => {
-            eprintln!("rstlab-upstream: {bad}");
-            return ExitCode::from(EXIT_USAGE);
-        }
-    };
-    let done = match args.command {
-        Some(Command::Health) => check_health(&config.listen),
-        Some(Command::Answer { parent }) => {
-            let _log = init_log(log);
-            block_on(answer_once(config, parent))
-        }
-        None => {
-            let _log = init_log(log);
-            block_on(serve(config, &witness))
-        }
-    };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("rstlab-upstream: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    let matches = UpstreamConfig::command().get_matches();
+    let parent = UpstreamConfig::parent(&matches);
+    exit_code(
+        "rstlab-upstream",
+        UpstreamConfig::read(&matches),
+        |config| {
+            if matches.subcommand_name() == Some("health") {
+                return check_health(&config.listen);
+            }
+            let _log = init_log(config.log_options());
+            match parent {
+                Some(parent) => block_on(async { Ok(answer(config, parent).await?) }),
+                None => block_on(serve(config)),
+            }
+        },
+    )
 }
 
-async fn serve(mut config: Config, witness: &WitnessOptions) -> anyhow::Result<()> {
+async fn serve(mut config: UpstreamConfig) -> anyhow::Result<()> {
     config.program = std::env::current_exe().ok();
     let stop = stop_on_signals()?;
     let listener = listen("UPSTREAM_LISTEN", &config.listen).await?;
-    let witness = witness.open(listener.local_addr()?.port())?;
-    let served = run(listener, config, witness.clone(), stop).await;
+    let (witness, takers) = config
+        .witness_options()
+        .open(listener.local_addr()?.port())?;
+    let served = run(listener, config.into(), takers, witness.clone(), stop).await;
     witness.close().await;
     served?;
-    Ok(())
-}
-
-async fn answer_once(config: Config, parent: i32) -> anyhow::Result<()> {
-    answer(config, parent).await?;
     Ok(())
 }

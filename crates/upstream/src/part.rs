@@ -1,3 +1,5 @@
+//! The body of a response, sent whole or in part.
+
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -14,9 +16,9 @@ use crate::last::LastByte;
 #[derive(Debug)]
 pub(crate) struct Part {
     given: Fill,
-    /// Bytes that are announced and never come.
+    /// Bytes that are announced and never given.
     withheld: u64,
-    /// Told when there is no more to come: the last byte is given, or nobody wants any.
+    /// Set when the last byte is given, or when hyper drops the body.
     last: Option<LastByte>,
 }
 
@@ -30,7 +32,7 @@ impl Part {
         }
     }
 
-    /// All of `bytes`, and `last` is told of the last one.
+    /// All of `bytes`; the last byte sets `last`.
     pub(crate) fn whole_until(bytes: u64, last: LastByte) -> Self {
         Self {
             given: Fill::new(bytes),
@@ -39,7 +41,7 @@ impl Part {
         }
     }
 
-    /// The first half of `bytes`, and `last` is told of the last byte given.
+    /// The first half of `bytes`; the last byte given sets `last`.
     pub(crate) fn half(bytes: u64, last: LastByte) -> Self {
         Self {
             given: Fill::new(bytes / 2),
@@ -61,7 +63,7 @@ impl Body for Part {
             if let Some(last) = &self.last {
                 last.given();
             }
-            // Nobody wakes it: the connection ends by its flush.
+            // Needs no waker: the connection ends with its flush.
             return Poll::Pending;
         }
         Pin::new(&mut self.given).poll_frame(cx)
@@ -77,7 +79,7 @@ impl Body for Part {
     }
 }
 
-/// hyper drops a body that has ended, and one that it does not send (HEAD, 204).
+/// hyper drops a body at its end, or at once if it sends none (HEAD, 204).
 impl Drop for Part {
     fn drop(&mut self) {
         if let Some(last) = &self.last {
@@ -93,7 +95,7 @@ mod tests {
     use http_body_util::BodyExt;
 
     #[test]
-    fn a_half_is_announced_whole() {
+    fn half_a_body_is_announced_whole() {
         for bytes in [1, 2, 5, 614_400] {
             let last = LastByte::default();
             let mut body = Part::half(bytes, last.clone());
@@ -109,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn half_of_nothing_is_whole() {
+    fn half_of_an_empty_body_is_whole() {
         assert!(Part::half(0, LastByte::default()).is_end_stream());
     }
 

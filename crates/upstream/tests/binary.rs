@@ -4,11 +4,12 @@
 
 mod common;
 
-use std::io::{BufRead, BufReader, Lines, Read, Write};
-use std::net::{TcpListener, TcpStream};
-use std::process::{Child, ChildStderr, Command, Output, Stdio};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
+use std::process::{Command, Output, Stdio};
 
 use common::{BODY, post};
+use rstlab_tests::{InTime as _, Server, connect};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
@@ -19,57 +20,23 @@ fn program(args: &[&str]) -> Command {
 }
 
 fn output(args: &[&str]) -> (Option<i32>, String) {
-    let Output { status, stderr, .. } = program(args).output().unwrap();
+    let Output { status, stderr, .. } = program(args).output_in_time();
     (status.code(), String::from_utf8(stderr).unwrap())
 }
 
-/// A server on a free port. Killed when a test fails.
-struct Server {
-    child: Child,
-    log: Lines<BufReader<ChildStderr>>,
-    address: String,
+/// A server on a free port that logs JSON.
+fn server(args: &[&str]) -> Server {
+    let mut command = program(args);
+    command
+        .env("UPSTREAM_LISTEN", "127.0.0.1:0")
+        .env("UPSTREAM_WITNESS", "sockets")
+        .env("LOG_FORMAT", "json");
+    Server::start(command)
 }
 
-impl Server {
-    fn start(args: &[&str]) -> Self {
-        let mut child = program(args)
-            .env("UPSTREAM_LISTEN", "127.0.0.1:0")
-            .env("UPSTREAM_WITNESS", "sockets")
-            .env("LOG_FORMAT", "json")
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let log = BufReader::new(child.stderr.take().unwrap()).lines();
-        let mut server = Server {
-            child,
-            log,
-            address: String::new(),
-        };
-        let listening = server.line();
-        assert_eq!(listening["message"], "listening");
-        listening["address"]
-            .as_str()
-            .unwrap()
-            .clone_into(&mut server.address);
-        server
-    }
-
-    fn line(&mut self) -> Value {
-        serde_json::from_str(&self.log.next().unwrap().unwrap()).unwrap()
-    }
-
-    fn stop(mut self, signal: Signal) -> Option<i32> {
-        kill_process(Pid::from_child(&self.child), signal).unwrap();
-        self.child.wait().unwrap().code()
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // Fails if it has ended, and that is well.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+/// The next line of a log.
+fn line(server: &mut Server) -> Value {
+    serde_json::from_str(&server.line()).unwrap()
 }
 
 #[test]
@@ -104,13 +71,13 @@ fn a_port_in_use_is_one_clear_line_and_exit_1() {
 
 #[test]
 fn one_line_tells_how_a_connection_went() {
-    let mut server = Server::start(&["--mode", "drain", "--response-bytes", "1KiB"]);
-    let mut client = TcpStream::connect(&server.address).unwrap();
+    let mut server = server(&["--mode", "drain", "--response-bytes", "1KiB"]);
+    let mut client = connect(server.address).unwrap();
     client.write_all(post(22).as_bytes()).unwrap();
     client.write_all(BODY).unwrap();
     client.read_to_end(&mut Vec::new()).unwrap();
 
-    let line = server.line();
+    let line = line(&mut server);
     let peer = client.local_addr().unwrap().to_string();
     for (field, value) in [
         ("level", Value::from("INFO")),
@@ -127,18 +94,18 @@ fn one_line_tells_how_a_connection_went() {
         assert_eq!(line[field], value, "{field} in {line}");
     }
     assert!(line["unsent_bytes"].is_u64());
-    assert_eq!(server.stop(Signal::TERM), Some(0));
+    assert_eq!(server.stop().status.code(), Some(0));
 }
 
 #[test]
 fn health_says_whether_a_server_answers_and_leaves_no_line() {
-    let mut server = Server::start(&[]);
-    assert_eq!(output(&["health", "--listen", &server.address]).0, Some(0));
-    kill_process(Pid::from_child(&server.child), Signal::INT).unwrap();
-    let next = server.line()["message"].as_str().unwrap().to_owned();
+    let mut server = server(&[]);
+    let address = server.address.to_string();
+    assert_eq!(output(&["health", "--listen", &address]).0, Some(0));
+    server.signal(Signal::INT);
+    let next = line(&mut server)["message"].as_str().unwrap().to_owned();
     assert!(next.starts_with("SIGINT"), "{next}");
-    let address = server.address.clone();
-    assert_eq!(server.child.wait().unwrap().code(), Some(0));
+    assert_eq!(server.wait().status.code(), Some(0));
 
     let (code, text) = output(&["health", "--listen", &address]);
     assert_eq!(code, Some(1));
@@ -164,7 +131,7 @@ fn a_log_that_nobody_reads_does_not_keep_it_from_stopping() {
 
 #[test]
 fn help_names_every_mode_and_setting() {
-    let help = program(&["--help"]).output().unwrap();
+    let help = program(&["--help"]).output_in_time();
     assert!(help.status.success());
     let help = String::from_utf8(help.stdout).unwrap();
     for part in [

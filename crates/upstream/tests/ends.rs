@@ -1,13 +1,15 @@
-//! The ends that are not the story's: in the middle of a response, and between two requests.
+//! Modes that end a connection in the middle of a response, or between two requests.
 
 #![allow(clippy::unwrap_used)]
 
 mod common;
 
-use common::{BODY, LARGE, Pair, Read, mode, post};
-use rstlab_upstream::{Config, Kind, Mode};
+use common::{BODY, LARGE, Pair, mode, post};
+use rstlab_tests::{Answer, read_exactly, read_head};
+use rstlab_upstream::{Mode, UpstreamConfig as Config};
 use rstlab_wire::close::Peer;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use rstlab_witness::AnswerKind;
+use tokio::io::AsyncWriteExt;
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: test\r\n\r\n";
 
@@ -16,8 +18,8 @@ fn whole_post() -> Vec<u8> {
     [post(22).as_bytes(), BODY].concat()
 }
 
-/// Half of an announced body, and an end that says nothing of it.
-fn assert_half(read: &Read, announced: u64) {
+/// The client got half of the announced body, and a FIN.
+fn assert_half(read: &Answer, announced: u64) {
     assert!(read.end.is_ok(), "a FIN: {:?}", read.end);
     assert_eq!(read.field("content-length"), announced.to_string());
     assert_eq!(read.body().len() as u64, announced / 2);
@@ -33,10 +35,10 @@ async fn truncate_ends_in_the_middle_with_a_fin() {
         .await;
         pair.send(whole_post()).await;
         assert_half(&pair.read().await, bytes);
-        // No RST comes behind the FIN either.
+        // No RST comes behind the FIN.
         assert!(pair.client.take_error().unwrap().is_none());
         let summary = pair.summary().await;
-        assert_eq!(summary.answer.unwrap().kind, Kind::Response);
+        assert_eq!(summary.answer.unwrap().kind, AnswerKind::Response);
         assert_eq!((summary.body_bytes, summary.closed.unread_bytes), (22, 0));
     }
 }
@@ -53,7 +55,7 @@ async fn truncate_waits_for_the_whole_body() {
 }
 
 #[tokio::test]
-async fn what_has_no_body_is_not_truncated() {
+async fn a_response_without_a_body_is_not_truncated() {
     for (request, bytes) in [(GET, 0), ("HEAD / HTTP/1.1\r\nHost: test\r\n\r\n", 1000)] {
         let mut pair = Pair::new(Config {
             response_bytes: bytes,
@@ -69,16 +71,11 @@ async fn what_has_no_body_is_not_truncated() {
 }
 
 /// Reads one response off a connection that is kept.
-async fn read_response(pair: &mut Pair, bytes: usize) -> Read {
-    let mut read = Vec::new();
-    while !read.ends_with(b"\r\n\r\n") {
-        read.push(pair.client.read_u8().await.unwrap());
-    }
-    let head = read.len();
-    read.resize(head + bytes, 0);
-    pair.client.read_exact(&mut read[head..]).await.unwrap();
-    Read {
-        bytes: read,
+async fn read_response(pair: &mut Pair, bytes: usize) -> Answer {
+    let head = read_head(&mut pair.client).await;
+    let body = read_exactly(&mut pair.client, bytes).await;
+    Answer {
+        bytes: [head.into_bytes(), body].concat(),
         end: Ok(()),
     }
 }
@@ -106,7 +103,7 @@ async fn idle_close_resets_the_next_request() {
 }
 
 #[tokio::test]
-async fn idle_close_ends_well_with_a_client_that_leaves() {
+async fn idle_close_ends_with_a_fin_after_a_client_that_leaves() {
     let mut pair = Pair::new(mode(Mode::IdleClose)).await;
     pair.send(GET).await;
     read_response(&mut pair, 614_400)
@@ -119,7 +116,7 @@ async fn idle_close_ends_well_with_a_client_that_leaves() {
 }
 
 #[tokio::test]
-async fn idle_close_does_not_keep_whom_does_not_want_to_be_kept() {
+async fn idle_close_closes_for_a_client_that_keeps_no_connection() {
     for request in [
         "GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n",
         "GET / HTTP/1.0\r\n\r\n",
@@ -133,9 +130,9 @@ async fn idle_close_does_not_keep_whom_does_not_want_to_be_kept() {
     }
 }
 
-/// The next request was read along with the first: nothing is unread, and the end is a FIN.
+/// The next request was read together with the first, so that nothing is unread and the end is a FIN.
 #[tokio::test]
-async fn idle_close_does_not_wait_for_a_request_it_has() {
+async fn idle_close_does_not_wait_for_a_request_that_has_come() {
     let mut pair = Pair::new(mode(Mode::IdleClose)).await;
     pair.send(GET.repeat(2)).await;
     let summary = pair.closed_by_server().await;
@@ -144,7 +141,7 @@ async fn idle_close_does_not_wait_for_a_request_it_has() {
 }
 
 #[tokio::test]
-async fn idle_close_refuses_like_the_others() {
+async fn idle_close_refuses_malformed_heads_as_other_modes_do() {
     let mut pair = Pair::new(mode(Mode::IdleClose)).await;
     pair.send("GET / HTTP/1.1\r\nno colon\r\n\r\n").await;
     let read = pair.read().await;

@@ -1,4 +1,4 @@
-//! The server as an HTTP server: what it answers, and what it refuses, in every mode.
+//! The server answers and refuses requests as an HTTP server should, in every mode.
 
 #![allow(clippy::unwrap_used)]
 
@@ -6,16 +6,16 @@ mod common;
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
-use std::sync::Arc;
 use std::time::Duration;
 
-use common::{BODY, LARGE, Pair, Read, mode, post};
-use rstlab_upstream::{Config, Kind, Mode, connection};
+use common::{BODY, LARGE, Pair, mode, post, served};
+use rstlab_tests::{Answer, soon};
+use rstlab_upstream::{Mode, UpstreamConfig as Config};
 use rstlab_wire::close::Peer;
+use rstlab_witness::AnswerKind;
 use tokio::io::AsyncWriteExt;
-use tokio_util::sync::CancellationToken;
 
-async fn ask(config: Config, request: impl AsRef<[u8]>) -> Read {
+async fn ask(config: Config, request: impl AsRef<[u8]>) -> Answer {
     let mut pair = Pair::new(config).await;
     pair.send(request).await;
     let read = pair.read().await;
@@ -48,7 +48,7 @@ async fn the_response_is_what_the_settings_say() {
 }
 
 #[tokio::test]
-async fn old_clients_heads_and_bodiless_statuses() {
+async fn old_clients_head_and_bodiless_statuses_get_the_framing_they_need() {
     let read = ask(mode(Mode::Drain), "GET / HTTP/1.0\r\n\r\n").await;
     assert!(read.head().starts_with("HTTP/1.0 200 OK"));
     assert_eq!(read.field("connection"), "close");
@@ -69,7 +69,7 @@ async fn old_clients_heads_and_bodiless_statuses() {
 }
 
 #[tokio::test]
-async fn an_empty_body_is_a_body() {
+async fn a_response_of_zero_bytes_is_whole() {
     let config = Config {
         response_bytes: 0,
         ..mode(Mode::Lazy)
@@ -77,9 +77,8 @@ async fn an_empty_body_is_a_body() {
     ask(config, post(0)).await.assert_whole(0);
 }
 
-/// The response fits into hyper's buffers and not into the socket's: this is where hyper, prepared for an
-/// upgrade that nobody wants, takes the exchange for done. The body is never sent, so that nothing else cuts
-/// the response.
+/// The response fits into hyper's buffers and not into the socket's. In that case hyper, prepared for an upgrade, takes
+/// the exchange for done. The body is never sent, so that nothing else cuts the response.
 #[tokio::test]
 async fn an_offered_upgrade_costs_no_bytes() {
     for (each, body) in [(Mode::Drain, 0), (Mode::Lazy, 22)] {
@@ -95,7 +94,7 @@ async fn an_offered_upgrade_costs_no_bytes() {
 }
 
 #[tokio::test]
-async fn expect_100_continue() {
+async fn a_body_is_asked_for_with_100_continue_if_it_is_read() {
     let head = "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 22\r\nExpect: 100-continue\r\n\r\n";
     let mut pair = Pair::new(mode(Mode::Drain)).await;
     pair.send(head).await;
@@ -106,7 +105,7 @@ async fn expect_100_continue() {
     assert!(read.bytes.starts_with(proceed));
     read.bytes.drain(..proceed.len());
     read.assert_whole(614_400);
-    // Whoever ignores the body does not ask for it.
+    // A mode that ignores the body does not ask for it.
     ask(mode(Mode::Lazy), head).await.assert_whole(614_400);
 }
 
@@ -155,23 +154,20 @@ async fn malformed_heads_are_400_and_the_client_gets_it() {
     ] {
         for each in [Mode::Lazy, Mode::Drain, Mode::Abort] {
             let mut pair = Pair::new(mode(each)).await;
-            // More that nobody asked for lies behind it, and must not cost the answer.
+            // Further bytes lie behind the head, and must not cost the answer.
             pair.send(bad.clone() + &"y".repeat(100_000)).await;
             let read = pair.read().await;
             assert_eq!(read.status(), status, "{bad:?}");
             assert_eq!(read.field("connection"), "close", "{bad:?}");
             assert!(read.end.is_ok(), "{bad:?}: {:?}", read.end);
             let answer = pair.summary().await.answer.unwrap();
-            assert_eq!(
-                (answer.status.as_u16(), answer.kind),
-                (status, Kind::Refusal)
-            );
+            assert_eq!((answer.status, answer.kind), (status, AnswerKind::Refusal));
         }
     }
 }
 
 #[tokio::test]
-async fn malformed_chunks_are_400_if_somebody_reads_them() {
+async fn malformed_chunks_are_400_if_the_mode_reads_them() {
     let head = "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n";
     for chunk in [
         "+3\r\nabc\r\n",
@@ -205,19 +201,12 @@ async fn a_client_that_uploads_too_much_gets_the_whole_413() {
             stream.write_all(&vec![b'b'; 8 * 1024 * 1024]).unwrap();
             let mut bytes = Vec::new();
             let end = stream.read_to_end(&mut bytes).map(drop);
-            Read { bytes, end }
+            Answer { bytes, end }
         });
         let (stream, _) = listener.accept().unwrap();
         stream.set_nonblocking(true).unwrap();
         let stream = tokio::net::TcpStream::from_std(stream).unwrap();
-        let config = Arc::new(mode(Mode::Cap));
-        let summary = connection(
-            stream,
-            config,
-            CancellationToken::new(),
-            rstlab_wire::Tape::default(),
-        )
-        .await;
+        let summary = soon(served(stream, mode(Mode::Cap))).await;
 
         let read = client.join().unwrap();
         assert_eq!((read.status(), read.end.is_ok()), (413, true));
@@ -249,7 +238,7 @@ async fn a_client_that_goes_away_ends_its_connection_only() {
         pair.send(&sent).await;
         pair.client.shutdown().await.unwrap();
         let summary = pair.summary().await;
-        let answered = summary.answer.map(|answer| answer.status.as_u16());
+        let answered = summary.answer.map(|answer| answer.status);
         assert_eq!(answered, status, "{sent:?}");
     }
     // In the middle of the response: by a reset, since most of it lies unread.
@@ -263,7 +252,7 @@ async fn a_client_that_goes_away_ends_its_connection_only() {
     pair.send(BODY).await;
     let summary = pair.summary().await;
     assert_eq!(summary.answer.unwrap().status, 200);
-    // The unread body did not reset it: the client had.
+    // The client had reset the connection before the close could.
     assert_eq!(summary.closed.unread_bytes, 22);
     assert_eq!(summary.closed.peer, Peer::Reset);
 }

@@ -1,85 +1,51 @@
-//! `kill`: a process for each connection, dead in the middle of its response.
+//! Mode `kill`: each connection has a process, which is killed in the middle of its response.
 
 #![allow(clippy::unwrap_used)]
 
 mod common;
 
 use std::fs;
-use std::io::{self, BufRead, BufReader, Lines, Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::process::{Child, ChildStderr, Command, Stdio};
+use std::process::Command;
 use std::thread;
-use std::time::Duration;
 
 use common::{BODY, LARGE, mode, post};
-use rstlab_upstream::{Config, Mode, run};
-use rstlab_witness::Witness;
-use rustix::process::{Pid, Signal, kill_process};
+use rstlab_tests::{Server, connect, soon};
+use rstlab_upstream::{Mode, UpstreamConfig as Config, run};
+use rstlab_witness::{Takers, Witness};
+use rustix::process::Signal;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-/// A server in mode kill. Killed when a test fails.
-struct Server {
-    child: Child,
-    log: Lines<BufReader<ChildStderr>>,
-    address: String,
+/// A server in mode kill.
+fn start(response_bytes: u64) -> Server {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rstlab-upstream"));
+    command
+        .args(["--mode=kill", "--listen=127.0.0.1:0", "--witness=sockets"])
+        .arg("--log-format=json")
+        .arg(format!("--response-bytes={response_bytes}"))
+        .env_clear();
+    Server::start(command)
 }
 
-impl Server {
-    fn start(response_bytes: u64) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_rstlab-upstream"))
-            .args(["--mode=kill", "--listen=127.0.0.1:0", "--witness=sockets"])
-            .arg("--log-format=json")
-            .arg(format!("--response-bytes={response_bytes}"))
-            .env_clear()
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let log = BufReader::new(child.stderr.take().unwrap()).lines();
-        let mut server = Self {
-            child,
-            log,
-            address: String::new(),
-        };
-        let address = &server.line()["address"];
-        server.address = address.as_str().unwrap().to_owned();
-        server
-    }
-
-    fn line(&mut self) -> Value {
-        serde_json::from_str(&self.log.next().unwrap().unwrap()).unwrap()
-    }
-
-    fn connect(&self) -> TcpStream {
-        let stream = TcpStream::connect(&self.address).unwrap();
-        stream.set_nodelay(true).unwrap();
-        // A hang shall fail, not hang.
-        let limit = Some(Duration::from_secs(50));
-        stream.set_read_timeout(limit).unwrap();
-        stream
-    }
-
-    /// Its children, and what became of them and was not waited for.
-    fn children(&self) -> Vec<i32> {
-        let ours = format!("PPid:\t{}\n", self.child.id());
-        let pids = fs::read_dir("/proc").unwrap().filter_map(|entry| {
-            let name = entry.unwrap().file_name();
-            name.to_str()?.parse::<i32>().ok()
-        });
-        pids.filter(|pid| {
-            let status = fs::read_to_string(format!("/proc/{pid}/status"));
-            status.is_ok_and(|status| status.contains(&ours))
-        })
-        .collect()
-    }
+/// The next line of its log.
+fn line(server: &mut Server) -> Value {
+    serde_json::from_str(&server.line()).unwrap()
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        // Fails if it has ended, and that is well.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+/// The server's children, also those that are dead and not waited for.
+fn children(server: &Server) -> Vec<i32> {
+    let ours = format!("PPid:\t{}\n", server.pid().as_raw_pid());
+    let pids = fs::read_dir("/proc").unwrap().filter_map(|entry| {
+        let name = entry.unwrap().file_name();
+        name.to_str()?.parse::<i32>().ok()
+    });
+    pids.filter(|pid| {
+        let status = fs::read_to_string(format!("/proc/{pid}/status"));
+        status.is_ok_and(|status| status.contains(&ours))
+    })
+    .collect()
 }
 
 /// The body's length and how the stream ended.
@@ -91,17 +57,17 @@ fn read(stream: &mut TcpStream) -> (usize, io::Result<usize>) {
 }
 
 #[test]
-fn with_nothing_unread_it_is_half_a_response_and_a_fin() {
+fn a_kill_with_nothing_unread_is_half_a_response_and_a_fin() {
     for bytes in [1, 614_400, LARGE] {
-        let mut server = Server::start(bytes);
-        let mut client = server.connect();
+        let mut server = start(bytes);
+        let mut client = connect(server.address).unwrap();
         // One recv takes head and body.
         let request = [post(22).as_bytes(), BODY].concat();
         client.write_all(&request).unwrap();
         let (body, end) = read(&mut client);
         assert!(end.is_ok(), "{end:?}");
         assert_eq!(body as u64, bytes / 2);
-        let line = server.line();
+        let line = line(&mut server);
         assert_eq!(line["message"], "closed");
         assert_eq!(line["mode"], "kill");
         assert_eq!(line["status"], 200);
@@ -113,9 +79,9 @@ fn with_nothing_unread_it_is_half_a_response_and_a_fin() {
 }
 
 #[test]
-fn with_the_body_unread_it_is_a_reset() {
-    let mut server = Server::start(LARGE);
-    let mut client = server.connect();
+fn a_kill_with_the_body_unread_is_a_reset() {
+    let mut server = start(LARGE);
+    let mut client = connect(server.address).unwrap();
     client.write_all(post(22).as_bytes()).unwrap();
     // The head was read, and half of the response is more than the buffers hold.
     client.peek(&mut [0]).unwrap();
@@ -123,7 +89,7 @@ fn with_the_body_unread_it_is_a_reset() {
     let (body, end) = read(&mut client);
     assert_eq!(end.unwrap_err().raw_os_error(), Some(104));
     assert!((body as u64) < LARGE);
-    let line = server.line();
+    let line = line(&mut server);
     assert_eq!(
         (&line["body_bytes"], &line["unread_bytes"]),
         (&0.into(), &22.into())
@@ -131,28 +97,30 @@ fn with_the_body_unread_it_is_a_reset() {
 }
 
 #[test]
-fn who_is_refused_or_asks_for_health_gets_a_whole_answer() {
-    let mut server = Server::start(1000);
+fn kill_answers_refusals_and_health_checks_wholly() {
+    let mut server = start(1000);
     for (request, status) in [
         ("OPTIONS * HTTP/1.1\r\nHost: x\r\n\r\n", "204"),
         ("GET / HTTP/1.1\r\nno colon\r\n\r\n", "400"),
     ] {
-        let mut client = server.connect();
+        let mut client = connect(server.address).unwrap();
         client.write_all(request.as_bytes()).unwrap();
         let mut answer = String::new();
         client.read_to_string(&mut answer).unwrap();
         assert_eq!(&answer[9..12], status);
     }
     // The health check leaves no line.
-    assert_eq!(server.line()["status"], 400);
+    assert_eq!(line(&mut server)["status"], 400);
 }
 
 /// More clients than there may be processes; afterwards none is left, dead or alive.
 #[test]
 fn every_child_is_waited_for() {
     const CLIENTS: usize = 200;
-    let mut server = Server::start(1000);
-    let clients: Vec<TcpStream> = (0..CLIENTS).map(|_| server.connect()).collect();
+    let mut server = start(1000);
+    let clients: Vec<TcpStream> = (0..CLIENTS)
+        .map(|_| connect(server.address).unwrap())
+        .collect();
     let threads: Vec<_> = clients
         .into_iter()
         .map(|mut client| {
@@ -162,46 +130,47 @@ fn every_child_is_waited_for() {
             })
         })
         .collect();
-    assert!(server.children().len() <= 64);
+    assert!(children(&server).len() <= 64);
     for thread in threads {
         assert_eq!(thread.join().unwrap(), 500);
     }
-    // A line is written once its child has been waited for.
-    for _ in 0..CLIENTS {
-        assert_eq!(server.line()["message"], "closed");
-    }
-    assert_eq!(server.children(), Vec::<i32>::new());
+    // A line is written once its child has been waited for; the advice about the cause comes once.
+    let messages = (0..=CLIENTS).map(|_| line(&mut server)["message"].clone());
+    let advice: Vec<_> = messages.filter(|it| it != "closed").collect();
+    let advice: Vec<_> = advice.iter().filter_map(Value::as_str).collect();
+    assert!(matches!(*advice, [one] if one.starts_with("what to do about killed: ")));
+    assert_eq!(children(&server), Vec::<i32>::new());
 }
 
 #[test]
 fn no_child_outlives_its_parent() {
-    let mut server = Server::start(LARGE);
-    // One whose response nobody reads: it stands in its writing.
-    let mut client = server.connect();
+    let server = start(LARGE);
+    // The client reads nothing, so that the child waits in its write.
+    let mut client = connect(server.address).unwrap();
     client.write_all(post(0).as_bytes()).unwrap();
     client.peek(&mut [0]).unwrap();
-    assert_eq!(server.children().len(), 1);
-    server.child.kill().unwrap();
-    server.child.wait().unwrap();
+    assert_eq!(children(&server).len(), 1);
+    let logged = server.said().lines().count();
+    server.signal(Signal::KILL);
     // The log ends when the last process that holds it has.
-    assert!(server.log.next().is_none());
+    assert_eq!(server.wait().log.len(), logged);
     let (body, _) = read(&mut client);
     assert!((body as u64) < LARGE / 2);
 }
 
 #[test]
-fn stopping_ends_those_whose_clients_say_nothing() {
-    let mut server = Server::start(1000);
-    let mut silent = server.connect();
+fn stopping_ends_children_whose_clients_say_nothing() {
+    let server = start(1000);
+    let mut silent = connect(server.address).unwrap();
     // Served after the silent one was taken, so that its process has been asked for.
-    let mut client = server.connect();
+    let mut client = connect(server.address).unwrap();
     client.write_all(post(0).as_bytes()).unwrap();
     assert_eq!(read(&mut client).0, 500);
-    kill_process(Pid::from_child(&server.child), Signal::TERM).unwrap();
+    server.terminate();
     assert_eq!(silent.read(&mut [0]).unwrap(), 0);
-    assert_eq!(server.child.wait().unwrap().code(), Some(0));
-    let rest: String = server.log.by_ref().map(Result::unwrap).collect();
-    assert!(!rest.contains("ERROR"), "{rest}");
+    let ended = server.wait();
+    assert_eq!(ended.status.code(), Some(0));
+    assert_eq!(ended.count("ERROR"), 0, "{:?}", ended.log);
 }
 
 async fn listener() -> (tokio::net::TcpListener, SocketAddr) {
@@ -211,11 +180,12 @@ async fn listener() -> (tokio::net::TcpListener, SocketAddr) {
 }
 
 #[tokio::test]
-async fn in_process_without_a_program_it_says_what_it_needs() {
+async fn run_in_mode_kill_without_a_program_names_the_program_that_it_needs() {
     let (listener, _) = listener().await;
     let error = run(
         listener,
-        mode(Mode::Kill),
+        mode(Mode::Kill).into(),
+        Takers::default(),
         Witness::default(),
         CancellationToken::new(),
     )
@@ -226,10 +196,10 @@ async fn in_process_without_a_program_it_says_what_it_needs() {
 }
 
 #[tokio::test]
-async fn in_process_it_takes_the_program_s_path() {
+async fn run_in_mode_kill_starts_the_program_of_its_configuration() {
     for (program, bytes) in [
         (env!("CARGO_BIN_EXE_rstlab-upstream"), 307_200),
-        // Not there, and not ours: the connection is closed.
+        // A program that is not there, and one that makes no report: the connection is closed.
         ("/nowhere/rstlab-upstream", 0),
         ("/bin/true", 0),
     ] {
@@ -239,7 +209,13 @@ async fn in_process_it_takes_the_program_s_path() {
             ..mode(Mode::Kill)
         };
         let stop = CancellationToken::new();
-        let server = tokio::spawn(run(listener, config, Witness::default(), stop.clone()));
+        let server = tokio::spawn(run(
+            listener,
+            config.into(),
+            Takers::default(),
+            Witness::default(),
+            stop.clone(),
+        ));
         let body = tokio::task::spawn_blocking(move || {
             let mut client = TcpStream::connect(address).unwrap();
             // Fails if the connection is closed already.
@@ -248,6 +224,6 @@ async fn in_process_it_takes_the_program_s_path() {
         });
         assert_eq!(body.await.unwrap(), bytes, "{program}");
         stop.cancel();
-        server.await.unwrap().unwrap();
+        soon(server).await.unwrap().unwrap();
     }
 }

@@ -1,7 +1,7 @@
-//! Each mode does on a real connection what its row in the README says.
+//! Each mode does on a real connection what its row in the table of modes says.
 //!
-//! Order comes from what the client sees: once the first byte of a response larger than every buffer is
-//! there, the head has been read and the server is stuck in writing.
+//! The client's view gives the order: once the first byte of a response larger than every buffer is there, the head has
+//! been read and the server waits in its write.
 
 #![allow(clippy::unwrap_used)]
 
@@ -9,15 +9,17 @@ mod common;
 
 use std::time::{Duration, Instant};
 
-use common::{BODY, LARGE, Pair, Read, mode, post};
-use rstlab_upstream::{Config, Kind, Mode, Summary};
-use rstlab_wire::close::{Bounds, Peer};
+use common::{BODY, LARGE, Pair, mode, post};
+use rstlab_tests::Answer;
+use rstlab_upstream::{ConnectionEnd, Mode, UpstreamConfig as Config};
+use rstlab_wire::close::Peer;
+use rstlab_witness::AnswerKind;
 use tokio::io::{AsyncWriteExt, Interest};
 
 const ECONNRESET: Option<i32> = Some(104);
 
 /// The body is sent while the server writes; then the client reads on.
-async fn body_after_head(config: Config) -> (Read, Summary, Duration) {
+async fn body_after_head(config: Config) -> (Answer, ConnectionEnd, Duration) {
     let mut pair = Pair::new(Config {
         response_bytes: LARGE,
         ..config
@@ -32,7 +34,7 @@ async fn body_after_head(config: Config) -> (Read, Summary, Duration) {
 }
 
 /// Head, then the body: the server waits for it before it answers.
-async fn body_is_awaited(config: Config, bytes: u64) -> (Read, Summary) {
+async fn body_is_awaited(config: Config, bytes: u64) -> (Answer, ConnectionEnd) {
     let mut pair = Pair::new(config).await;
     pair.send(post(bytes)).await;
     pair.send(vec![b'b'; bytes as usize]).await;
@@ -41,9 +43,9 @@ async fn body_is_awaited(config: Config, bytes: u64) -> (Read, Summary) {
 }
 
 fn lingering(time: Duration, bytes: u64) -> Config {
-    let bytes = Some(bytes);
     Config {
-        linger: Bounds { time, bytes },
+        linger_timeout: time,
+        linger_bytes: bytes,
         ..mode(Mode::Linger)
     }
 }
@@ -53,7 +55,7 @@ async fn lazy_resets_because_the_body_lies_unread() {
     let (read, summary, _) = body_after_head(mode(Mode::Lazy)).await;
     assert_eq!(read.errno(), ECONNRESET);
     assert_eq!(read.status(), 200);
-    assert_eq!(summary.answer.unwrap().kind, Kind::Response);
+    assert_eq!(summary.answer.unwrap().kind, AnswerKind::Response);
     assert_eq!(summary.head_bytes, post(22).len() as u64);
     assert_eq!((summary.body_bytes, summary.closed.unread_bytes), (0, 22));
 }
@@ -122,11 +124,11 @@ async fn cap_reads_a_body_that_fits() {
     let (read, summary) = body_is_awaited(mode(Mode::Cap), 1024 * 1024).await;
     read.assert_whole(614_400);
     assert_eq!(summary.body_bytes, 1024 * 1024);
-    assert_eq!(summary.answer.unwrap().kind, Kind::Response);
+    assert_eq!(summary.answer.unwrap().kind, AnswerKind::Response);
 }
 
 #[tokio::test]
-async fn delay_moves_the_reset_and_does_not_prevent_it() {
+async fn delay_delays_the_reset_and_does_not_prevent_it() {
     let delay = Duration::from_millis(50);
     let (read, summary, took) = body_after_head(Config {
         close_delay: delay,

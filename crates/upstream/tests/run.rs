@@ -1,12 +1,13 @@
-//! The server as a whole: many clients, and the end.
+//! The server as a whole: it serves many clients, and stops when told to.
 
 #![allow(clippy::unwrap_used)]
 
 mod common;
 
 use common::{BODY, mode, post};
-use rstlab_upstream::{Config, Mode, run};
-use rstlab_witness::Witness;
+use rstlab_tests::soon;
+use rstlab_upstream::{Mode, UpstreamConfig as Config, run};
+use rstlab_witness::{Takers, Witness};
 use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -23,7 +24,13 @@ async fn serve(config: Config) -> Server {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let stop = CancellationToken::new();
-    let task = tokio::spawn(run(listener, config, Witness::default(), stop.clone()));
+    let task = tokio::spawn(run(
+        listener,
+        config.into(),
+        Takers::default(),
+        Witness::default(),
+        stop.clone(),
+    ));
     Server {
         address,
         stop,
@@ -52,11 +59,11 @@ async fn a_thousand_requests_from_a_hundred_clients() {
         client.unwrap();
     }
     server.stop.cancel();
-    server.task.await.unwrap().unwrap();
+    soon(server.task).await.unwrap().unwrap();
 }
 
 #[tokio::test]
-async fn stopping_finishes_what_runs() {
+async fn stopping_finishes_a_running_request() {
     let server = serve(mode(Mode::Drain)).await;
     let mut client = TcpStream::connect(server.address).await.unwrap();
     let head = "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 22\r\nExpect: 100-continue\r\n\r\n";
@@ -69,7 +76,7 @@ async fn stopping_finishes_what_runs() {
     let mut answer = Vec::new();
     client.read_to_end(&mut answer).await.unwrap();
     assert!(answer.len() > 614_400);
-    server.task.await.unwrap().unwrap();
+    soon(server.task).await.unwrap().unwrap();
     assert!(TcpStream::connect(server.address).await.is_err());
 }
 
@@ -79,7 +86,7 @@ async fn stopping_does_not_wait_for_a_client_that_says_nothing() {
     let mut client = TcpStream::connect(server.address).await.unwrap();
     server.stop.cancel();
     let start = std::time::Instant::now();
-    server.task.await.unwrap().unwrap();
+    soon(server.task).await.unwrap().unwrap();
     assert!(start.elapsed() < rstlab_wire::accept::GRACE);
     assert_eq!(client.read(&mut [0]).await.unwrap(), 0);
 }
@@ -99,7 +106,7 @@ async fn stopping_does_not_wait_for_a_kept_connection() {
     }
     server.stop.cancel();
     let start = std::time::Instant::now();
-    server.task.await.unwrap().unwrap();
+    soon(server.task).await.unwrap().unwrap();
     assert!(start.elapsed() < rstlab_wire::accept::GRACE);
     assert_eq!(client.read(&mut [0]).await.unwrap(), 0);
 }

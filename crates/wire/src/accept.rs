@@ -1,4 +1,4 @@
-//! Takes connections until told to stop, within the process's file descriptors.
+//! Accepts connections until told to stop, within the process's limit of file descriptors.
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,22 +12,21 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// How long what runs may go on after the order to stop.
+/// Limit of the time that running tasks may take after the order to stop.
 pub const GRACE: Duration = Duration::from_secs(10);
 
 /// Descriptors kept back for listeners, the log, name resolution and the runtime.
 const SPARE_DESCRIPTORS: u64 = 64;
 
-/// The most connections to hold at once, if each takes `descriptors_each` and other things take `descriptors_else`.
-///
-/// Raises the soft limit of open files to the hard one first (`setrlimit(2)`).
+/// Raises the soft limit of open files to the hard limit (`setrlimit(2)`), and returns how many connections may be open
+/// at once, if each takes `descriptors_each` and everything else takes `descriptors_else`.
 pub fn capacity(descriptors_each: u64, descriptors_else: u64) -> usize {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {
         current: limit.maximum,
         maximum: limit.maximum,
     };
-    // May be refused in a sandbox; then the soft limit stays what it was.
+    // A sandbox may refuse this; then the soft limit stays.
     let _ = setrlimit(Resource::Nofile, raised);
     let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     let kept_back = SPARE_DESCRIPTORS.saturating_add(descriptors_else);
@@ -39,8 +38,8 @@ pub fn capacity(descriptors_each: u64, descriptors_else: u64) -> usize {
 
 /// Runs `handle` for each connection, at most `capacity` at once; the others wait in the kernel's queue.
 ///
-/// When `stop` is cancelled it takes what has already connected (closing the listener would reset those),
-/// closes the listener, and waits up to [`GRACE`] for every task of `tasks`.
+/// When `stop` is cancelled, accepts the connections that wait there (closing the listener would reset them), closes
+/// the listener, and waits up to [`GRACE`] for every task of `tasks`.
 ///
 /// # Errors
 /// The listener can't be taken out of the runtime at the end.
@@ -65,7 +64,7 @@ where
 
     loop {
         let accept = async {
-            // The semaphore is never closed; without a slot nothing is taken.
+            // The semaphore is never closed, so there is always a slot.
             let slot = Arc::clone(&slots).acquire_owned().await.ok();
             (listener.accept().await, slot)
         };

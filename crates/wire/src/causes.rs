@@ -1,3 +1,5 @@
+//! Walks an error's sources.
+
 use std::error::Error;
 
 /// An error and its sources, outermost first.

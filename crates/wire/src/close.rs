@@ -22,12 +22,12 @@ pub enum Policy {
     Linger(Bounds),
     /// `SO_LINGER {on, 0}`: a RST, whatever lies in the queues.
     Abort,
-    /// Keeps the connection until something arrives, at most so long; then closes without reading it. Bytes
-    /// that arrived make the kernel send a RST.
+    /// Keeps the connection until something arrives, for this time at most; then closes without reading. Bytes that
+    /// arrived make the kernel send a RST.
     OnArrival(Duration),
 }
 
-/// How long a lingering close reads on: until the peer closes, or one of these.
+/// The bounds of a lingering close: it reads on until the peer closes, or one of them is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bounds {
     /// Time since the half-close.
@@ -37,49 +37,38 @@ pub struct Bounds {
 }
 
 /// How the peer stood when the connection was closed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Serialize,
+    Deserialize,
+    schemars::JsonSchema,
+    strum::IntoStaticStr,
+)]
 #[serde(rename_all = "kebab-case")]
+#[strum(serialize_all = "kebab-case")]
 pub enum Peer {
-    /// It had neither closed nor reset.
+    /// The peer had neither closed nor reset.
     Open,
-    /// Its FIN had come.
+    /// The peer's FIN had come.
     Closed,
-    /// Its RST had come.
+    /// The peer's RST had come.
     Reset,
-    /// It went on for longer than the time bound.
+    /// The peer went on for longer than the time bound.
     TimeBound,
-    /// It sent more than the bound of bytes.
+    /// The peer sent more than the bound of bytes.
     ByteBound,
 }
 
-impl Peer {
-    /// All of them.
-    pub const ALL: [Peer; 5] = [
-        Peer::Open,
-        Peer::Closed,
-        Peer::Reset,
-        Peer::TimeBound,
-        Peer::ByteBound,
-    ];
-
-    /// As it stands in a log.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Peer::Open => "open",
-            Peer::Closed => "closed",
-            Peer::Reset => "reset",
-            Peer::TimeBound => "time-bound",
-            Peer::ByteBound => "byte-bound",
-        }
-    }
-}
-
-/// A connection's last moment, taken right before `close()`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// The state of a connection right before its `close()`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Closed {
-    /// Bytes that lay unread; more than zero makes the kernel send a RST.
+    /// Bytes that lay unread; if there are any, the kernel sends a RST.
     pub unread_bytes: u64,
-    /// Bytes the peer had not acknowledged; what a RST destroys is in there.
+    /// Bytes the peer had not acknowledged; a RST destroys some of them.
     pub unsent_bytes: u64,
     /// Bytes read and thrown away by a lingering close.
     pub lingered_bytes: u64,
@@ -88,7 +77,7 @@ pub struct Closed {
 }
 
 /// Ends a connection as `policy` says, and records how on `tape`.
-pub async fn close(mut stream: TcpStream, policy: Policy, tape: &Tape) -> Closed {
+pub async fn close(mut stream: TcpStream, policy: Policy, tape: &mut Tape) -> Closed {
     match policy {
         Policy::Immediate => last_moment(stream, 0, None, tape),
         Policy::Delay(time) => {
@@ -112,16 +101,16 @@ pub async fn close(mut stream: TcpStream, policy: Policy, tape: &Tape) -> Closed
     }
 }
 
-/// Waits until something arrives, bytes, a FIN or a RST, at most so long, and leaves it where it is.
-pub async fn arrival(stream: &TcpStream, limit: Duration, tape: &Tape) {
+/// Waits for bytes, a FIN or a RST, for `limit` at most, and leaves them in the queue.
+pub async fn arrival(stream: &TcpStream, limit: Duration, tape: &mut Tape) {
     let peeked = stream.async_io(Interest::READABLE, || peek(stream, tape));
-    // How it arrived does not matter: the last moment tells.
+    // The result does not matter: `look` asks the socket again before the close.
     let _ = timeout(limit, peeked).await;
 }
 
 /// Ends a connection with a RST once the peer has acknowledged every byte, or after `limit`.
 ///
-/// For a response that is cut and has no length: a FIN would tell the peer that it is whole.
+/// For a cut response without a length: a FIN would tell the peer that the response is whole.
 pub async fn abort_when_sent(stream: TcpStream, limit: Duration) {
     let deadline = Instant::now() + limit;
     // The kernel has no event for an empty send queue.
@@ -131,20 +120,25 @@ pub async fn abort_when_sent(stream: TcpStream, limit: Duration) {
     abort(stream);
 }
 
-/// Ends a connection with a RST: whatever is unsent is lost, and the peer can't take it for a clean end.
+/// Ends a connection with a RST: unsent bytes are lost, and the peer can't take the end for a clean one.
 pub fn abort(stream: TcpStream) {
     linger_zero(&stream);
     drop(stream);
 }
 
-/// Makes the `close()` that follows a RST.
+/// Makes the kernel send a RST at the `close()`.
 fn linger_zero(stream: &TcpStream) {
     // Fails only on a socket that is not connected any more: then there is nothing to abort.
     let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
 }
 
-/// Looks at the queues, then closes.
-fn last_moment(stream: TcpStream, lingered_bytes: u64, peer: Option<Peer>, tape: &Tape) -> Closed {
+/// Looks at the connection, then closes it.
+fn last_moment(
+    stream: TcpStream,
+    lingered_bytes: u64,
+    peer: Option<Peer>,
+    tape: &mut Tape,
+) -> Closed {
     let seen = look(&stream, tape);
     let began = tape.begin();
     drop(stream);
@@ -156,15 +150,13 @@ fn last_moment(stream: TcpStream, lingered_bytes: u64, peer: Option<Peer>, tape:
     }
 }
 
-/// How a connection stands right now, for whoever leaves the closing to the kernel.
-///
-/// Takes a pending error out of the socket.
-pub fn look(stream: &TcpStream, tape: &Tape) -> Closed {
+/// Looks at the queues and the peer, and takes a pending error out of the socket.
+pub fn look(stream: &TcpStream, tape: &mut Tape) -> Closed {
     let peer = peer_of(stream, tape);
     let began = tape.begin();
     let unsent = queues::unsent(stream);
     tape.note(began, SysCall::Unsent, unsent.as_ref().copied());
-    // The last question before the close: what comes after it is not in the answer.
+    // Asked last: bytes that arrive between this call and the close are missed.
     let began = tape.begin();
     let unread = queues::unread(stream);
     tape.note(began, SysCall::Unread, unread.as_ref().copied());
@@ -177,7 +169,7 @@ pub fn look(stream: &TcpStream, tape: &Tape) -> Closed {
 }
 
 /// Asks the socket, without waiting and without taking bytes out of its queue.
-fn peer_of(stream: &TcpStream, tape: &Tape) -> Peer {
+fn peer_of(stream: &TcpStream, tape: &mut Tape) -> Peer {
     let began = tape.begin();
     let error = SockRef::from(stream).take_error();
     let told = match &error {
@@ -196,8 +188,8 @@ fn peer_of(stream: &TcpStream, tape: &Tape) -> Peer {
     }
 }
 
-/// How many bytes could be read: at most one, for one is asked for.
-fn peek(stream: &TcpStream, tape: &Tape) -> io::Result<usize> {
+/// Peeks at one byte: 1 if there is one, 0 after a FIN.
+fn peek(stream: &TcpStream, tape: &mut Tape) -> io::Result<usize> {
     let mut byte = [std::mem::MaybeUninit::uninit()];
     let began = tape.begin();
     let peeked = SockRef::from(stream).peek(&mut byte);
@@ -205,7 +197,7 @@ fn peek(stream: &TcpStream, tape: &Tape) -> io::Result<usize> {
     peeked
 }
 
-async fn linger(stream: &mut TcpStream, bounds: Bounds, tape: &Tape) -> (u64, Peer) {
+async fn linger(stream: &mut TcpStream, bounds: Bounds, tape: &mut Tape) -> (u64, Peer) {
     let deadline = Instant::now() + bounds.time;
     let began = tape.begin();
     let shut = stream.shutdown().await;
@@ -234,7 +226,7 @@ async fn linger(stream: &mut TcpStream, bounds: Bounds, tape: &Tape) -> (u64, Pe
     }
 }
 
-fn recv(stream: &TcpStream, buf: &mut [u8], tape: &Tape) -> io::Result<usize> {
+fn recv(stream: &TcpStream, buf: &mut [u8], tape: &mut Tape) -> io::Result<usize> {
     let began = tape.begin();
     let read = (&*SockRef::from(stream)).read(buf);
     tape.note(began, SysCall::Recv, read.as_ref().map(|n| *n as u64));
@@ -256,7 +248,7 @@ mod tests {
         (client, server)
     }
 
-    /// The server writes `answer` while `body` lies unread, and closes; what does the client read?
+    /// The server writes `answer` while `body` lies unread, and closes. Returns its close and the client's read.
     async fn client_reads(policy: Policy, body: usize) -> (Closed, io::Result<usize>) {
         let (mut client, mut server) = pair().await;
         client.write_all(&vec![0; body]).await.unwrap();
@@ -264,7 +256,8 @@ mod tests {
             server.readable().await.unwrap();
         }
         server.write_all(b"answer").await.unwrap();
-        let closing = tokio::spawn(async move { close(server, policy, &Tape::default()).await });
+        let closing =
+            tokio::spawn(async move { close(server, policy, &mut Tape::default()).await });
         let mut answer = Vec::new();
         let read = client.read_to_end(&mut answer).await;
         drop(client);
@@ -282,14 +275,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_delay_does_not_prevent_it() {
+    async fn a_delay_does_not_prevent_the_reset() {
         let (closed, read) = client_reads(Policy::Delay(Duration::from_millis(1)), 22).await;
         assert_eq!(closed.unread_bytes, 22);
         assert_eq!(read.unwrap_err().raw_os_error(), Some(104));
     }
 
     #[tokio::test]
-    async fn lingering_within_the_bounds_does() {
+    async fn lingering_within_the_bounds_prevents_the_reset() {
         let bounds = Bounds {
             time: Duration::from_secs(60),
             bytes: Some(1000),
@@ -314,7 +307,7 @@ mod tests {
             time: Duration::from_millis(1),
             bytes: None,
         };
-        let closed = close(server, Policy::Linger(bounds), &Tape::default()).await;
+        let closed = close(server, Policy::Linger(bounds), &mut Tape::default()).await;
         assert_eq!(closed.peer, Peer::TimeBound);
         drop(client);
     }
@@ -335,37 +328,23 @@ mod tests {
 
         let (client, server) = pair().await;
         drop(client);
-        assert_eq!(
-            close(server, policy, &Tape::default()).await.peer,
-            Peer::Closed
-        );
+        let closed = close(server, policy, &mut Tape::default()).await;
+        assert_eq!(closed.peer, Peer::Closed);
 
         let (_client, server) = pair().await;
         let policy = Policy::OnArrival(Duration::from_millis(1));
-        let closed = close(server, policy, &Tape::default()).await;
+        let closed = close(server, policy, &mut Tape::default()).await;
         assert_eq!((closed.unread_bytes, closed.peer), (0, Peer::Open));
     }
 
     #[tokio::test]
     async fn the_peer_s_end_is_seen() {
-        let (client, server) = pair().await;
-        drop(client);
-        server.readable().await.unwrap();
-        assert_eq!(
-            close(server, Policy::Immediate, &Tape::default())
-                .await
-                .peer,
-            Peer::Closed
-        );
-
-        let (client, server) = pair().await;
-        abort(client);
-        server.readable().await.unwrap();
-        assert_eq!(
-            close(server, Policy::Immediate, &Tape::default())
-                .await
-                .peer,
-            Peer::Reset
-        );
+        for (end, peer) in [(drop as fn(_), Peer::Closed), (abort, Peer::Reset)] {
+            let (client, server) = pair().await;
+            end(client);
+            server.readable().await.unwrap();
+            let closed = close(server, Policy::Immediate, &mut Tape::default()).await;
+            assert_eq!(closed.peer, peer);
+        }
     }
 }

@@ -1,42 +1,40 @@
-use std::io::{self, IoSlice};
+//! A server's side of a connection: limits the reads, and counts the bytes.
+
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use pin_project_lite::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::{Framing, HeadEnd};
+use crate::{Framing, HeadEnd, Wrapper, passes_through};
 
-/// Most bytes of one `recv(2)` until the head is complete: gunicorn's sync worker asks for as many.
+/// Limit of one `recv(2)` until the head is complete: gunicorn's sync worker asks for as many bytes.
 const RECV_BYTES: usize = 8192;
 
-/// What is read after the head.
+/// The bytes that may be read after the head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reads {
-    /// Nothing. Body bytes that came with the head are read, the rest stays in the kernel.
+    /// None. Body bytes that came with the head are read, the rest stays in the kernel.
     HeadOnly,
-    /// Whatever is asked for.
+    /// All of them.
     Everything,
 }
 
-pin_project! {
-    /// A server's side of a connection: decides what may be read, and counts it.
-    ///
-    /// An HTTP library may poll for reads while a handler runs (hyper does, to see the peer leave); with
-    /// [`Reads::HeadOnly`] such a read waits forever and pulls nothing out of the kernel. An ambiguous head is
-    /// spoiled ([`Framing`]), so that the library refuses it. Shutting down does
-    /// nothing here: how the connection ends is the close policy's affair.
-    #[derive(Debug)]
-    pub struct HeadGate<T> {
-        #[pin]
-        io: T,
-        reads: Reads,
-        framing: Framing,
-        head_end: HeadEnd,
-        head_complete: bool,
-        head_bytes: u64,
-        body_bytes: u64,
-    }
+/// A server's side of a connection: limits the reads, and counts the bytes.
+///
+/// An HTTP library may poll for reads while a handler runs (hyper does, to see the peer leave); with
+/// [`Reads::HeadOnly`] such a read waits forever and takes nothing out of the kernel. An ambiguous head is
+/// spoiled ([`Framing`]), so that the library refuses it. Shutting down does nothing here: the close policy decides how
+/// the connection ends.
+#[derive(Debug)]
+pub struct HeadGate<T> {
+    io: T,
+    reads: Reads,
+    framing: Framing,
+    head_end: HeadEnd,
+    head_complete: bool,
+    head_bytes: u64,
+    body_bytes: u64,
 }
 
 impl<T> HeadGate<T> {
@@ -69,20 +67,22 @@ impl<T> HeadGate<T> {
     }
 }
 
-impl<T: AsyncRead> AsyncRead for HeadGate<T> {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let this = self.project();
-        if *this.head_complete {
-            return match this.reads {
+impl<T: AsyncRead + AsyncWrite + Unpin> Wrapper for HeadGate<T> {
+    type Inner = T;
+
+    fn inner(&mut self) -> &mut T {
+        &mut self.io
+    }
+
+    fn on_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let io = Pin::new(&mut self.io);
+        if self.head_complete {
+            return match self.reads {
                 Reads::HeadOnly => Poll::Pending,
                 Reads::Everything => {
                     let before = buf.filled().len();
-                    ready!(this.io.poll_read(cx, buf))?;
-                    *this.body_bytes += (buf.filled().len() - before) as u64;
+                    ready!(io.poll_read(cx, buf))?;
+                    self.body_bytes += (buf.filled().len() - before) as u64;
                     Poll::Ready(Ok(()))
                 }
             };
@@ -90,53 +90,30 @@ impl<T: AsyncRead> AsyncRead for HeadGate<T> {
 
         let room = buf.remaining().min(RECV_BYTES);
         let mut piece = ReadBuf::new(buf.initialize_unfilled_to(room));
-        ready!(this.io.poll_read(cx, &mut piece))?;
-        if this.framing.check(piece.filled_mut()) {
+        ready!(io.poll_read(cx, &mut piece))?;
+        if self.framing.check(piece.filled_mut()) {
             tracing::info!("refused: {}", Framing::AMBIGUOUS);
         }
         let read = piece.filled();
-        if let Some(end) = this.head_end.feed(read) {
-            *this.head_complete = true;
-            *this.head_bytes += end as u64;
-            *this.body_bytes += (read.len() - end) as u64;
+        if let Some(end) = self.head_end.feed(read) {
+            self.head_complete = true;
+            self.head_bytes += end as u64;
+            self.body_bytes += (read.len() - end) as u64;
         } else {
-            *this.head_bytes += read.len() as u64;
+            self.head_bytes += read.len() as u64;
         }
         let read = read.len();
         buf.advance(read);
         Poll::Ready(Ok(()))
     }
-}
 
-impl<T: AsyncWrite> AsyncWrite for HeadGate<T> {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        self.project().io.poll_write(cx, buf)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        self.project().io.poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.project().io.poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// The close policy decides how the connection ends.
+    fn on_shutdown(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }
 }
+
+passes_through!([T] HeadGate<T>);
 
 #[cfg(test)]
 mod tests {
@@ -161,7 +138,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn after_the_head_the_body_stays_in_the_kernel() {
+    async fn with_reads_head_only_the_body_stays_in_the_kernel() {
         let mut gate = request(b"POST / HTTP/1.1\r\n\r\nearly", b"late", Reads::HeadOnly).await;
         gate.io.readable().await.unwrap();
         assert!(gate.read_u8().now_or_never().is_none());
@@ -170,14 +147,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn or_is_read_and_counted() {
+    async fn with_reads_everything_the_body_is_read_and_counted() {
         let mut gate = request(b"POST / HTTP/1.1\r\n\r\nearly", b"late", Reads::Everything).await;
         gate.read_to_end(&mut Vec::new()).await.unwrap();
         assert_eq!((gate.head_bytes(), gate.body_bytes()), (19, 9));
     }
 
     #[tokio::test]
-    async fn one_read_takes_as_much_as_gunicorn_s() {
+    async fn one_read_takes_as_many_bytes_as_gunicorn_s() {
         let long = [b"POST / HTTP/1.1\r\n".as_slice(), &[b'x'; 20_000]].concat();
         let gate = request(&long, b"", Reads::HeadOnly).await;
         assert_eq!(gate.head_bytes(), 8192);

@@ -1,3 +1,5 @@
+//! Gathers the first bytes of a body into one piece.
+
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -5,11 +7,11 @@ use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
-/// How many body bytes are gathered before the first write of a body.
+/// Body bytes that are gathered before the first write of a body.
 pub const GATHER_BYTES: usize = 64 * 1024;
 
 pin_project! {
-    /// A body whose first piece is all of it, if it fits in [`GATHER_BYTES`], however its bytes arrived.
+    /// A body that comes in one piece if it fits in [`GATHER_BYTES`], however its bytes arrived.
     ///
     /// A longer body starts with a piece of at least that size and then streams.
     #[derive(Debug)]
@@ -18,14 +20,14 @@ pin_project! {
         body: B,
         gathered: BytesMut,
         trailers: Option<Frame<Bytes>>,
-        at: At,
+        at: GatherState,
     }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum At {
+enum GatherState {
     Gathering,
-    /// `gathered` is to be given out; `ended`: nothing but trailers can follow.
+    /// `gathered` is the next piece; if `ended`, nothing but trailers can follow.
     Gathered {
         ended: bool,
     },
@@ -37,9 +39,9 @@ impl<B: Body<Data = Bytes>> Gather<B> {
     /// Wraps a body; nothing is read until it is polled.
     pub fn new(body: B) -> Self {
         let at = if body.is_end_stream() {
-            At::Ended
+            GatherState::Ended
         } else {
-            At::Gathering
+            GatherState::Gathering
         };
         Self {
             body,
@@ -49,13 +51,13 @@ impl<B: Body<Data = Bytes>> Gather<B> {
         }
     }
 
-    /// Waits until the first piece is there, without giving it out.
+    /// Waits until the first piece is there, and keeps it for [`poll_frame`](Body::poll_frame).
     ///
     /// # Errors
     /// The body's own, if it fails before.
     pub fn poll_gathered(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), B::Error>> {
         let mut this = self.project();
-        while *this.at == At::Gathering {
+        while *this.at == GatherState::Gathering {
             let frame = ready!(this.body.as_mut().poll_frame(cx)).transpose()?;
             let ended = match frame.map(Frame::into_data) {
                 None => true,
@@ -69,7 +71,7 @@ impl<B: Body<Data = Bytes>> Gather<B> {
                 }
             };
             if ended || this.gathered.len() >= GATHER_BYTES {
-                *this.at = At::Gathered { ended };
+                *this.at = GatherState::Gathered { ended };
             }
         }
         Poll::Ready(Ok(()))
@@ -86,27 +88,31 @@ impl<B: Body<Data = Bytes>> Body for Gather<B> {
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         ready!(self.as_mut().poll_gathered(cx))?;
         let this = self.project();
-        if let At::Gathered { ended } = *this.at {
-            *this.at = if ended { At::Ended } else { At::Streaming };
+        if let GatherState::Gathered { ended } = *this.at {
+            *this.at = if ended {
+                GatherState::Ended
+            } else {
+                GatherState::Streaming
+            };
             if !this.gathered.is_empty() {
                 return Poll::Ready(Some(Ok(Frame::data(this.gathered.split().freeze()))));
             }
         }
-        if *this.at == At::Ended {
+        if *this.at == GatherState::Ended {
             return Poll::Ready(this.trailers.take().map(Ok));
         }
         let frame = ready!(this.body.poll_frame(cx));
         if frame.is_none() {
-            *this.at = At::Ended;
+            *this.at = GatherState::Ended;
         }
         Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
         match self.at {
-            At::Gathering | At::Gathered { .. } => false,
-            At::Streaming => self.body.is_end_stream(),
-            At::Ended => self.trailers.is_none(),
+            GatherState::Gathering | GatherState::Gathered { .. } => false,
+            GatherState::Streaming => self.body.is_end_stream(),
+            GatherState::Ended => self.trailers.is_none(),
         }
     }
 
@@ -173,17 +179,11 @@ mod tests {
     async fn a_large_body_streams_after_the_first_piece() {
         let piece = Bytes::from(vec![7; GATHER_BYTES / 2 + 1]);
         let pieces: Frames = (0..4).map(|_| Ok(Frame::data(piece.clone()))).collect();
-        let lengths: Vec<usize> = frames(StreamBody::new(stream(pieces)))
+        let lengths: Vec<usize> = frames(StreamBody::new(futures_util::stream::iter(pieces)))
             .await
             .iter()
             .map(|frame| frame.data_ref().unwrap().len())
             .collect();
         assert_eq!(lengths, [piece.len() * 2, piece.len(), piece.len()]);
-    }
-
-    fn stream(
-        frames: Frames,
-    ) -> impl futures_util::Stream<Item = Result<Frame<Bytes>, Infallible>> {
-        futures_util::stream::iter(frames)
     }
 }

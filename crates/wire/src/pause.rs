@@ -1,3 +1,5 @@
+//! A pause as exact as the kernel's timers.
+
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -17,7 +19,7 @@ use tokio::net::unix::pipe::Receiver;
 pub struct Pause(Receiver);
 
 impl Pause {
-    /// Starts now. A pause of zero is over at once.
+    /// Starts a pause now. A pause of zero is over at once.
     ///
     /// # Errors
     /// As `timerfd_create(2)`: no descriptor is left.
@@ -40,7 +42,7 @@ impl Pause {
             },
         };
         timerfd_settime(&timer, TimerfdTimerFlags::empty(), &time)?;
-        // tokio's AsyncFd is unsafe to make, its pipe is not: it only polls, and a timer can be polled too.
+        // Making tokio's `AsyncFd` is unsafe, making its pipe is not: the pipe only polls, and a timer can be polled.
         Ok(Self(Receiver::from_file_unchecked(timer.into())?))
     }
 }
@@ -60,7 +62,7 @@ mod tests {
     use std::time::Instant;
 
     #[tokio::test]
-    async fn lasts_at_least_its_time() {
+    async fn a_pause_lasts_at_least_its_time() {
         for time in [Duration::ZERO, Duration::from_micros(300)] {
             let start = Instant::now();
             Pause::start(time).unwrap().await;

@@ -1,13 +1,12 @@
-//! The two queues of a socket, asked of the kernel without any privilege.
+//! Asks the kernel for the lengths of a socket's two queues, which needs no privilege.
 
 use std::io;
 use std::os::fd::AsFd;
 
 /// Bytes that arrived and were not read yet (`FIONREAD`, `tcp_ioctl(SIOCINQ)`).
 ///
-/// More than zero right before `close()` makes the kernel answer with a RST instead of a FIN
-/// (`tcp_close`: `TCP_ABORT_ON_CLOSE`). A FIN does not count. Bytes that a library already pulled
-/// into its own buffer are not in here.
+/// If there are any at `close()`, the kernel sends a RST instead of a FIN (`tcp_close`: `TCP_ABORT_ON_CLOSE`). A FIN
+/// does not count, nor do bytes that a library has already read into its own buffer.
 ///
 /// # Errors
 /// As `ioctl(2)`: the descriptor is closed or is not a socket.
@@ -15,9 +14,7 @@ pub fn unread(socket: impl AsFd) -> io::Result<u64> {
     Ok(rustix::io::ioctl_fionread(socket)?)
 }
 
-/// Bytes written and not yet acknowledged by the peer (`SIOCOUTQ`).
-///
-/// What a RST destroys is in here.
+/// Bytes written and not yet acknowledged by the peer (`SIOCOUTQ`); a RST may destroy them.
 ///
 /// # Errors
 /// As `ioctl(2)`: the descriptor is closed or is not a socket.
@@ -42,7 +39,7 @@ mod tests {
     use std::net::{TcpListener, TcpStream};
 
     #[test]
-    fn unread_counts_what_was_not_read() {
+    fn unread_counts_the_bytes_that_were_not_read() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (mut server, _) = listener.accept().unwrap();
@@ -53,7 +50,7 @@ mod tests {
     }
 
     #[test]
-    fn unsent_counts_what_the_peer_has_no_room_for() {
+    fn unsent_counts_the_bytes_that_the_peer_has_no_room_for() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (mut server, _) = listener.accept().unwrap();

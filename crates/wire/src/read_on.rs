@@ -1,11 +1,14 @@
+//! Goes on reading after a failed write: the answer may lie in the receive queue.
+
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use pin_project_lite::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// What to do when sending a request fails because the peer reset the connection.
+use crate::{Wrapper, passes_through};
+
+/// The policy for a request whose sending fails because the peer reset the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum OnWriteError {
     /// Go on reading: the answer may lie in the receive queue.
@@ -15,20 +18,17 @@ pub enum OnWriteError {
     GiveUp,
 }
 
-pin_project! {
-    /// Goes on reading after a write failed with a reset, and gives the reset back where it belongs.
-    ///
-    /// The bytes that can't be sent any more are dropped. The failed write has used up the socket's error
-    /// (`sock_error`), so that a later read would find the queued data and then a clean end. If the write said
-    /// `ECONNRESET`, no FIN had come before the RST: the end is then reported as that reset. If it said
-    /// `EPIPE`, a FIN had come first (`tcp_reset` in `CLOSE_WAIT`) and the end is a real one.
-    #[derive(Debug)]
-    pub struct ReadOn<T> {
-        #[pin]
-        io: T,
-        policy: OnWriteError,
-        broken: Option<io::ErrorKind>,
-    }
+/// Goes on reading after a write failed with a reset, and reports the reset at the end of the queued bytes.
+///
+/// The bytes that can't be sent any more are dropped. The failed write has used up the socket's error
+/// (`sock_error`), so that a later read would find the queued data and then a clean end. If the write failed with
+/// `ECONNRESET`, no FIN had come before the RST, and the end is reported as that reset. If it failed with
+/// `EPIPE`, a FIN had come first (`tcp_reset` in `CLOSE_WAIT`), and the end is clean.
+#[derive(Debug)]
+pub struct ReadOn<T> {
+    io: T,
+    policy: OnWriteError,
+    broken: Option<io::ErrorKind>,
 }
 
 impl<T> ReadOn<T> {
@@ -47,66 +47,42 @@ impl<T> ReadOn<T> {
     }
 }
 
-impl<T: AsyncRead> AsyncRead for ReadOn<T> {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let this = self.project();
+impl<T: AsyncRead + AsyncWrite + Unpin> Wrapper for ReadOn<T> {
+    type Inner = T;
+
+    fn inner(&mut self) -> &mut T {
+        &mut self.io
+    }
+
+    fn on_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let room = buf.remaining();
-        ready!(this.io.poll_read(cx, buf))?;
+        ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
         let eof = room > 0 && buf.filled().len() == before;
-        match this.broken {
+        match self.broken {
             Some(io::ErrorKind::ConnectionReset) if eof => Poll::Ready(Err(
                 io::Error::from_raw_os_error(rustix::io::Errno::CONNRESET.raw_os_error()),
             )),
             _ => Poll::Ready(Ok(())),
         }
     }
-}
 
-impl<T: AsyncWrite> AsyncWrite for ReadOn<T> {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        self.poll_write_vectored(cx, &[IoSlice::new(buf)])
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let this = self.project();
+    fn on_write(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         let dropped = bufs.iter().map(|buf| buf.len()).sum();
-        if this.broken.is_some() {
+        if self.broken.is_some() {
             return Poll::Ready(Ok(dropped));
         }
-        match ready!(this.io.poll_write_vectored(cx, bufs)) {
-            Err(error) if *this.policy == OnWriteError::ReadOn && is_reset(&error) => {
-                *this.broken = Some(error.kind());
+        match ready!(Pin::new(&mut self.io).poll_write_vectored(cx, bufs)) {
+            Err(error) if self.policy == OnWriteError::ReadOn && is_reset(&error) => {
+                self.broken = Some(error.kind());
                 Poll::Ready(Ok(dropped))
             }
             result => Poll::Ready(result),
         }
     }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.project().io.poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.project().io.poll_shutdown(cx)
-    }
 }
+
+passes_through!([T] ReadOn<T>);
 
 fn is_reset(error: &io::Error) -> bool {
     matches!(

@@ -1,38 +1,54 @@
+//! The facts that one end of a connection sees: bytes, the phase of the exchange, the first call that failed, the calls.
+
 use std::fmt;
-use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::io::{self, IoSlice};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::monotonic_now;
-use crate::response_head::ResponseHead;
+use crate::HeadEnd;
+use crate::message::ResponseHead;
+use crate::{Tape, monotonic_now};
 
 /// The system call that failed, as strace names it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema, strum::Display,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Call {
+    /// `connect(2)`
+    #[strum(serialize = "connect()")]
+    Connect,
     /// `recv(2)`
+    #[strum(serialize = "recv()")]
     Recv,
     /// `writev(2)`
+    #[strum(serialize = "writev()")]
     Writev,
     /// `getsockopt(2)` with `SO_ERROR`: an error that waited in the socket while nobody read or wrote.
+    #[strum(serialize = "getsockopt(SO_ERROR)")]
     SoError,
 }
 
-impl fmt::Display for Call {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Call::Recv => "recv()",
-            Call::Writev => "writev()",
-            Call::SoError => "getsockopt(SO_ERROR)",
-        })
-    }
-}
-
 /// How far an exchange on a connection had come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    schemars::JsonSchema,
+    strum::Display,
+)]
 #[serde(rename_all = "kebab-case")]
+#[strum(serialize_all = "kebab-case")]
 pub enum Phase {
     /// The request's head was not out yet.
     SendingHead,
@@ -48,21 +64,8 @@ pub enum Phase {
     AfterResponse,
 }
 
-impl fmt::Display for Phase {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Phase::SendingHead => "sending-head",
-            Phase::SendingBody => "sending-body",
-            Phase::Waiting => "waiting",
-            Phase::ReadingHead => "reading-head",
-            Phase::ReadingBody => "reading-body",
-            Phase::AfterResponse => "after-response",
-        })
-    }
-}
-
 /// A system call that failed on a connection: which, with what error, and when.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct Failure {
     /// The call that failed.
     pub call: Call,
@@ -87,7 +90,7 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let what = match self.call {
-            Call::Recv | Call::Writev => "failed",
+            Call::Connect | Call::Recv | Call::Writev => "failed",
             // The call itself succeeds: it tells of an error.
             Call::SoError => "returned",
         };
@@ -102,95 +105,137 @@ pub fn errno_text(errno: i32) -> String {
     format!("{errno}: {text}")
 }
 
-/// A shared account of one connection as its client side sees it.
+/// A flag that the end of a request's body sets, and the sender of the request reads.
 ///
-/// [`Sensor`](crate::Sensor) writes down what the system calls did; whoever knows more adds how far the request
-/// has come and when the response was whole. Cloning shares the account.
+/// Clones share the flag.
 #[derive(Debug, Clone, Default)]
-pub struct Seen(Arc<Mutex<Account>>);
+pub struct RequestEnd(Arc<AtomicBool>);
 
+impl RequestEnd {
+    /// The request has no more bytes to give.
+    pub fn reach(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the request has no more bytes to give.
+    pub fn is_reached(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// The facts that one end of a connection saw. A [`Sensor`](crate::Sensor) writes them, the connection's driver owns them.
 #[derive(Debug, Default)]
-struct Account {
+pub struct Seen {
+    /// The system calls, if a record of them is wanted.
+    pub tape: Tape,
     written_bytes: u64,
-    /// When bytes were last written, and how long before that no bytes were.
+    /// When bytes were last written.
     last_write: Option<Duration>,
+    /// Time between the last write and the write before it.
     pause: Duration,
     read_bytes: u64,
+    request_head: HeadEnd,
     head_written: bool,
-    /// Of the request's head, as far as the kernel took them.
+    /// Bytes of the request's head that the kernel took.
     head_bytes: u64,
-    request_whole: bool,
+    request_end: RequestEnd,
     response_head: ResponseHead,
     response_whole: bool,
     failure: Option<Failure>,
 }
 
+/// The place where a [`Sensor`](crate::Sensor) keeps its [`Seen`]: in itself, or shared with readers.
+pub trait Account {
+    /// Runs `note` on the facts.
+    fn with<R>(&mut self, note: impl FnOnce(&mut Seen) -> R) -> R;
+}
+
+impl Account for Seen {
+    fn with<R>(&mut self, note: impl FnOnce(&mut Seen) -> R) -> R {
+        note(self)
+    }
+}
+
+/// A [`Seen`] that others read while the connection runs. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct SharedSeen(Arc<Mutex<Seen>>);
+
+impl SharedSeen {
+    /// Runs `look` on the facts.
+    pub fn look<R>(&self, look: impl FnOnce(&mut Seen) -> R) -> R {
+        // No code panics while it holds the lock; the facts would still be true if some code did.
+        look(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Account for SharedSeen {
+    fn with<R>(&mut self, note: impl FnOnce(&mut Seen) -> R) -> R {
+        self.look(note)
+    }
+}
+
 impl Seen {
-    fn account(&self) -> MutexGuard<'_, Account> {
-        // No code panics while it holds the lock; an account is still true if one did.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    /// No facts yet, of a connection that carries a request up to `request_end`.
+    pub fn new(tape: Tape, request_end: RequestEnd) -> Self {
+        Self {
+            tape,
+            request_end,
+            ..Self::default()
+        }
     }
 
-    pub(crate) fn wrote(&self, bytes: usize) {
+    /// Notes that the kernel took the first `bytes` bytes of `bufs`.
+    pub(crate) fn wrote(&mut self, bufs: &[IoSlice<'_>], bytes: usize) {
         let now = monotonic_now();
-        let mut account = self.account();
-        account.written_bytes += bytes as u64;
-        let last = account.last_write.replace(now);
-        account.pause = last.map_or(Duration::ZERO, |last| now.saturating_sub(last));
-    }
-
-    /// So many of the bytes that the kernel took are the head's.
-    pub(crate) fn wrote_of_head(&self, bytes: usize) {
-        self.account().head_bytes += bytes as u64;
+        self.written_bytes += bytes as u64;
+        let last = self.last_write.replace(now);
+        self.pause = last.map_or(Duration::ZERO, |last| now.saturating_sub(last));
+        let mut left = bytes;
+        for buf in bufs {
+            if self.head_written {
+                return;
+            }
+            let part = &buf[..left.min(buf.len())];
+            left -= part.len();
+            let end = self.request_head.feed(part);
+            self.head_written = end.is_some();
+            self.head_bytes += end.unwrap_or(part.len()) as u64;
+        }
     }
 
     /// Notes bytes that were read.
-    pub fn read(&self, bytes: &[u8]) {
-        let mut account = self.account();
-        account.read_bytes += bytes.len() as u64;
-        account.response_head.feed(bytes);
+    pub(crate) fn read(&mut self, bytes: &[u8]) {
+        self.read_bytes += bytes.len() as u64;
+        self.response_head.feed(bytes);
     }
 
-    /// Notes a failed call; the first one stays.
-    pub fn failed(&self, call: Call, error: &io::Error) {
-        let mut account = self.account();
-        let phase = account.phase(call);
-        account.failure.get_or_insert(Failure {
+    /// Notes a failed call, unless a call has failed before.
+    pub fn failed(&mut self, call: Call, error: &io::Error) {
+        let phase = self.phase_of(call);
+        self.failure.get_or_insert(Failure {
             call,
             errno: error.raw_os_error().unwrap_or(0),
             phase,
         });
     }
 
-    /// The next request on the same connection begins: bytes and phase start anew.
-    ///
-    /// The first failure stays: it is the connection's.
-    pub fn next_request(&self) {
-        let mut account = self.account();
-        *account = Account {
-            failure: account.failure,
-            ..Account::default()
+    /// The next request on the same connection begins: bytes and phase start anew, the first failure stays.
+    pub fn next_request(&mut self, request_end: RequestEnd) {
+        *self = Self {
+            failure: self.failure,
+            request_end,
+            tape: std::mem::take(&mut self.tape),
+            ..Self::default()
         };
-    }
-
-    /// The request's head is out.
-    pub fn head_written(&self) {
-        self.account().head_written = true;
-    }
-
-    /// The request has no more bytes to give.
-    pub fn request_whole(&self) {
-        self.account().request_whole = true;
     }
 
     /// The response was read to its end.
     ///
-    /// A read fails only after everything that was queued has been read (`tcp_recvmsg`): one that failed
-    /// before this was known failed after the response all the same. A write may have failed at any time.
-    pub fn response_whole(&self) {
-        let mut account = self.account();
-        account.response_whole = true;
-        if let Some(failure) = &mut account.failure
+    /// A read fails only after all queued bytes have been read (`tcp_recvmsg`), so that a read which has failed already
+    /// failed after the response. A write may have failed at any time.
+    pub fn response_whole(&mut self) {
+        self.response_whole = true;
+        if let Some(failure) = &mut self.failure
             && failure.call != Call::Writev
         {
             failure.phase = Phase::AfterResponse;
@@ -199,59 +244,57 @@ impl Seen {
 
     /// Whether the request's head is out.
     pub fn is_head_written(&self) -> bool {
-        self.account().head_written
+        self.head_written
     }
 
-    /// Bytes of the request's head that [`SplitWrites`](crate::SplitWrites) saw go out.
+    /// Bytes of the request's head that the kernel took.
     pub fn head_bytes(&self) -> u64 {
-        self.account().head_bytes
+        self.head_bytes
     }
 
     /// Whether the request has no more bytes to give.
     pub fn is_request_whole(&self) -> bool {
-        self.account().request_whole
+        self.request_end.is_reached()
     }
 
     /// The first call that failed.
     pub fn failure(&self) -> Option<Failure> {
-        self.account().failure
+        self.failure
     }
 
     /// The first failure, if it says that a RST came.
     pub fn reset(&self) -> Option<Failure> {
-        self.failure().filter(Failure::is_reset)
+        self.failure.filter(Failure::is_reset)
     }
 
-    /// Bytes the kernel took from us.
+    /// Bytes that the kernel took.
     pub fn written_bytes(&self) -> u64 {
-        self.account().written_bytes
+        self.written_bytes
     }
 
-    /// How long nothing had been written before the last write; zero if there was but one.
+    /// Time between the last write and the write before it; zero if there was but one write.
     pub fn pause(&self) -> Duration {
-        self.account().pause
+        self.pause
     }
 
     /// Bytes read from the socket, heads included.
     pub fn read_bytes(&self) -> u64 {
-        self.account().read_bytes
+        self.read_bytes
     }
 
     /// How far the exchange has come, from the reader's side.
     pub fn phase(&self) -> Phase {
-        self.account().phase(Call::Recv)
+        self.phase_of(Call::Recv)
     }
-}
 
-impl Account {
-    fn phase(&self, call: Call) -> Phase {
+    fn phase_of(&self, call: Call) -> Phase {
         if self.response_whole {
             return Phase::AfterResponse;
         }
-        let sending = !self.head_written || !self.request_whole;
+        let sending = !self.head_written || !self.is_request_whole();
         match call {
             Call::Writev if self.head_written => Phase::SendingBody,
-            Call::Writev => Phase::SendingHead,
+            Call::Connect | Call::Writev => Phase::SendingHead,
             Call::Recv | Call::SoError if self.response_head.is_complete() => Phase::ReadingBody,
             Call::Recv | Call::SoError if self.read_bytes > 0 => Phase::ReadingHead,
             Call::Recv | Call::SoError if sending && self.head_written => Phase::SendingBody,
@@ -270,14 +313,14 @@ mod tests {
     }
 
     #[test]
-    fn reads_as_nginx_logs_it() {
-        let seen = Seen::default();
+    fn a_failure_reads_as_nginx_logs_it() {
+        let mut seen = Seen::default();
         seen.failed(Call::Recv, &reset());
         assert_eq!(
             seen.failure().unwrap().to_string(),
             "recv() failed (104: Connection reset by peer)"
         );
-        let seen = Seen::default();
+        let mut seen = Seen::default();
         seen.failed(Call::Writev, &io::Error::from_raw_os_error(32));
         assert_eq!(
             seen.reset().unwrap().to_string(),
@@ -285,19 +328,28 @@ mod tests {
         );
     }
 
+    fn head_written(seen: &mut Seen) {
+        let head = b"GET / HTTP/1.1\r\n\r\n";
+        seen.wrote(&[IoSlice::new(head)], head.len());
+    }
+
+    fn request_whole(seen: &mut Seen) {
+        seen.request_end.reach();
+    }
+
     #[test]
-    fn the_phase_is_the_one_of_the_failure() {
-        let at = |steps: &[fn(&Seen)], call| {
-            let seen = Seen::default();
-            steps.iter().for_each(|step| step(&seen));
+    fn a_failure_has_the_phase_in_which_its_call_failed() {
+        let at = |steps: &[fn(&mut Seen)], call| {
+            let mut seen = Seen::default();
+            steps.iter().for_each(|step| step(&mut seen));
             seen.failed(call, &reset());
             seen.failure().unwrap().phase
         };
         assert_eq!(at(&[], Call::Writev), Phase::SendingHead);
-        assert_eq!(at(&[Seen::head_written], Call::Writev), Phase::SendingBody);
-        assert_eq!(at(&[Seen::head_written], Call::Recv), Phase::SendingBody);
+        assert_eq!(at(&[head_written], Call::Writev), Phase::SendingBody);
+        assert_eq!(at(&[head_written], Call::Recv), Phase::SendingBody);
         assert_eq!(
-            at(&[Seen::head_written, Seen::request_whole], Call::Recv),
+            at(&[head_written, request_whole], Call::Recv),
             Phase::Waiting
         );
         assert_eq!(
@@ -316,16 +368,16 @@ mod tests {
 
     #[test]
     fn the_next_request_starts_anew_on_the_same_connection() {
-        let seen = Seen::default();
-        seen.wrote(5);
+        let mut seen = Seen::default();
+        seen.wrote(&[IoSlice::new(b"POST /")], 5);
         seen.read(b"HTTP/1.1 ");
         seen.response_whole();
         assert_eq!(seen.phase(), Phase::AfterResponse);
-        seen.next_request();
+        seen.next_request(RequestEnd::default());
         assert_eq!(seen.phase(), Phase::SendingHead);
         assert_eq!((seen.written_bytes(), seen.read_bytes()), (0, 0));
         seen.failed(Call::Recv, &reset());
-        seen.next_request();
+        seen.next_request(RequestEnd::default());
         assert!(seen.reset().is_some());
     }
 
@@ -335,7 +387,7 @@ mod tests {
             (Call::Recv, Phase::AfterResponse),
             (Call::Writev, Phase::SendingHead),
         ] {
-            let seen = Seen::default();
+            let mut seen = Seen::default();
             seen.failed(call, &reset());
             seen.response_whole();
             assert_eq!(seen.failure().unwrap().phase, phase);
@@ -343,8 +395,8 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_is_no_reset() {
-        let seen = Seen::default();
+    fn a_timeout_is_no_reset() {
+        let mut seen = Seen::default();
         seen.failed(Call::Recv, &io::Error::from_raw_os_error(110));
         assert!(seen.reset().is_none());
     }

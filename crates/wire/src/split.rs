@@ -1,3 +1,5 @@
+//! Sends a request's head and body in two writes.
+
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -5,31 +7,30 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::{HeadEnd, Pause, Seen};
+use crate::{HeadEnd, Pause, Wrapper, passes_through};
 
-/// Most pieces that one call passes on; the kernel takes up to `UIO_MAXIOV` (1,024), hyper gives up to 64.
+/// Limit of the pieces that one call passes on; the kernel takes up to `UIO_MAXIOV` (1,024), hyper gives up to 64.
 const MAX_SLICES: usize = 64;
 
 /// Sends a request's head and body in two writes, as nginx does when they reach it apart.
 ///
 /// The first write ends with the head's blank line, the second starts with the first body byte, however
-/// the writer above hands the bytes over. Between the two it may pause. During the pause nothing is read
-/// either, and a body that waits for its end goes out before anything is read: this is the single-threaded
-/// proxy that is busy elsewhere between its two writes.
+/// the writer above hands the bytes over. There may be a pause between the two writes. During the pause nothing is
+/// read, and a waiting body goes out before the next read: so does a single-threaded proxy that is busy
+/// elsewhere between its two writes.
 #[derive(Debug)]
 pub struct SplitWrites<T> {
     io: T,
-    seen: Seen,
     split: bool,
     gap: Duration,
-    at: At,
+    at: WritePart,
     pause: Option<Pause>,
-    /// A write has met the pause and comes next.
+    /// A write was held back by the pause, and comes before the next read.
     body_waits: bool,
 }
 
 #[derive(Debug)]
-enum At {
+enum WritePart {
     Head(HeadEnd),
     Body,
 }
@@ -38,23 +39,22 @@ impl<T> SplitWrites<T> {
     /// Splits the first request written to `io`; pauses for `gap` after its head.
     ///
     /// Give a gap of zero for a request without a body: there is no second write to wait for.
-    pub fn new(io: T, seen: Seen, gap: Duration) -> Self {
+    pub fn new(io: T, gap: Duration) -> Self {
         Self {
             io,
-            seen,
             split: true,
             gap,
-            at: At::Head(HeadEnd::default()),
+            at: WritePart::Head(HeadEnd::default()),
             pause: None,
             body_waits: false,
         }
     }
 
-    /// The same without the split: a write may carry the head and some of the body.
-    pub fn off(io: T, seen: Seen) -> Self {
+    /// Passes writes on as they come: one write may carry the head and some of the body.
+    pub fn off(io: T) -> Self {
         Self {
             split: false,
-            ..Self::new(io, seen, Duration::ZERO)
+            ..Self::new(io, Duration::ZERO)
         }
     }
 
@@ -64,81 +64,54 @@ impl<T> SplitWrites<T> {
     }
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for SplitWrites<T> {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        ready!(poll_pause(&mut this.pause, cx));
-        if this.body_waits {
-            // The write wakes us.
-            return Poll::Pending;
-        }
-        Pin::new(&mut this.io).poll_read(cx, buf)
-    }
-}
+impl<T: AsyncRead + AsyncWrite + Unpin> Wrapper for SplitWrites<T> {
+    type Inner = T;
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for SplitWrites<T> {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        self.poll_write_vectored(cx, &[IoSlice::new(buf)])
+    fn inner(&mut self) -> &mut T {
+        &mut self.io
     }
 
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        if poll_pause(&mut this.pause, cx).is_pending() {
-            this.body_waits = true;
+    fn on_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        ready!(poll_pause(&mut self.pause, cx));
+        if self.body_waits {
+            // The write wakes this task.
             return Poll::Pending;
         }
-        let io = Pin::new(&mut this.io);
-        let At::Head(head_end) = &mut this.at else {
+        Pin::new(&mut self.io).poll_read(cx, buf)
+    }
+
+    fn on_write(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        if poll_pause(&mut self.pause, cx).is_pending() {
+            self.body_waits = true;
+            return Poll::Pending;
+        }
+        let io = Pin::new(&mut self.io);
+        let WritePart::Head(head_end) = &mut self.at else {
             let result = ready!(io.poll_write_vectored(cx, bufs));
-            if std::mem::take(&mut this.body_waits) {
+            if std::mem::take(&mut self.body_waits) {
                 cx.waker().wake_by_ref();
             }
             return Poll::Ready(result);
         };
 
-        let written = ready!(if this.split {
+        let written = ready!(if self.split {
             let mut slices = [IoSlice::new(&[]); MAX_SLICES];
             let used = up_to_head_end(*head_end, bufs, &mut slices);
             io.poll_write_vectored(cx, &slices[..used])
         } else {
             io.poll_write_vectored(cx, bufs)
         })?;
-        let (of_head, ended) = head_part(head_end, bufs, written);
-        this.seen.wrote_of_head(of_head);
-        if ended {
-            this.at = At::Body;
-            this.seen.head_written();
-            if !this.gap.is_zero() {
-                this.pause = Some(Pause::start(this.gap)?);
+        if has_head_end(head_end, bufs, written) {
+            self.at = WritePart::Body;
+            if !self.gap.is_zero() {
+                self.pause = Some(Pause::start(self.gap)?);
             }
         }
         Poll::Ready(Ok(written))
     }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().io).poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().io).poll_shutdown(cx)
-    }
 }
+
+passes_through!([T] SplitWrites<T>);
 
 fn poll_pause(pause: &mut Option<Pause>, cx: &mut Context<'_>) -> Poll<()> {
     if let Some(running) = pause {
@@ -166,70 +139,69 @@ fn up_to_head_end<'a>(
     used
 }
 
-/// Goes over the bytes the kernel took: how many are the head's, and whether its end was among them.
-fn head_part(head_end: &mut HeadEnd, bufs: &[IoSlice<'_>], written: usize) -> (usize, bool) {
-    let mut before = 0;
-    for buf in bufs {
-        let part = &buf[..(written - before).min(buf.len())];
-        if let Some(end) = head_end.feed(part) {
-            return (before + end, true);
-        }
-        before += part.len();
-    }
-    (before, false)
+/// Whether the head's end is among the `written` bytes that the kernel took.
+fn has_head_end(head_end: &mut HeadEnd, bufs: &[IoSlice<'_>], mut written: usize) -> bool {
+    bufs.iter().any(|buf| {
+        let part = &buf[..written.min(buf.len())];
+        written -= part.len();
+        head_end.feed(part).is_some()
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Seen, Sensor};
     use proptest::prelude::*;
     use std::time::Instant;
     use tokio::io::AsyncWriteExt;
 
-    /// Notes each write it gets, and takes at most `most` bytes of each.
-    #[derive(Default)]
+    /// Keeps a copy of each write, and takes at most `most` bytes of it.
     struct Writes {
-        calls: Vec<(Vec<u8>, Option<Instant>)>,
-        most: Option<usize>,
+        io: tokio::io::Empty,
+        calls: Vec<(Vec<u8>, Instant)>,
+        most: usize,
     }
 
-    impl AsyncWrite for Writes {
-        fn poll_write(
-            self: Pin<&mut Self>,
-            cx: &mut Context<'_>,
-            buf: &[u8],
-        ) -> Poll<io::Result<usize>> {
-            self.poll_write_vectored(cx, &[IoSlice::new(buf)])
+    impl Writes {
+        fn of(most: usize) -> Self {
+            Self {
+                io: tokio::io::empty(),
+                calls: Vec::new(),
+                most,
+            }
+        }
+    }
+
+    impl Wrapper for Writes {
+        type Inner = tokio::io::Empty;
+
+        fn inner(&mut self) -> &mut tokio::io::Empty {
+            &mut self.io
         }
 
-        fn poll_write_vectored(
-            mut self: Pin<&mut Self>,
+        fn on_write(
+            &mut self,
             _: &mut Context<'_>,
             bufs: &[IoSlice<'_>],
         ) -> Poll<io::Result<usize>> {
             let mut bytes: Vec<u8> = bufs.iter().flat_map(|buf| buf.iter().copied()).collect();
-            bytes.truncate(self.most.unwrap_or(bytes.len()));
+            bytes.truncate(self.most);
             let taken = bytes.len();
-            self.calls.push((bytes, Some(Instant::now())));
+            self.calls.push((bytes, Instant::now()));
             Poll::Ready(Ok(taken))
         }
+    }
 
-        fn is_write_vectored(&self) -> bool {
-            true
-        }
+    passes_through!([] Writes);
 
-        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Poll::Ready(Ok(()))
-        }
-
-        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Poll::Ready(Ok(()))
-        }
+    fn observed(most: usize) -> Sensor<Writes> {
+        Sensor::new(Writes::of(most), Seen::default())
     }
 
     const HEAD: &[u8] = b"POST / HTTP/1.1\r\nHost: x\r\n\r\n";
 
-    async fn write_all(split: &mut SplitWrites<Writes>, pieces: &[&[u8]]) {
+    async fn write_all(split: &mut (impl AsyncWrite + Unpin), pieces: &[&[u8]]) {
         let bytes: Vec<u8> = pieces.concat();
         let mut sent = 0;
         while sent < bytes.len() {
@@ -241,19 +213,19 @@ mod tests {
     #[tokio::test]
     async fn the_first_write_is_the_head_and_the_second_comes_a_gap_later() {
         let gap = Duration::from_millis(3);
-        let mut split = SplitWrites::new(Writes::default(), Seen::default(), gap);
+        let mut split = SplitWrites::new(Writes::of(usize::MAX), gap);
         write_all(&mut split, &[HEAD, b"body"]).await;
         let calls = split.into_inner().calls;
         assert_eq!(calls.len(), 2);
         assert_eq!(calls[0].0, HEAD);
         assert_eq!(calls[1].0, b"body");
-        assert!(calls[1].1.unwrap() - calls[0].1.unwrap() >= gap);
+        assert!(calls[1].1 - calls[0].1 >= gap);
     }
 
     #[tokio::test]
     async fn an_answer_that_came_during_the_gap_is_read_after_the_body_is_out() {
         let (near, mut far) = tokio::io::duplex(1024);
-        let mut split = SplitWrites::new(near, Seen::default(), Duration::from_millis(1));
+        let mut split = SplitWrites::new(near, Duration::from_millis(1));
         split.write_all(HEAD).await.unwrap();
         far.write_all(b"answer").await.unwrap();
         let mut order = Vec::new();
@@ -276,10 +248,10 @@ mod tests {
 
     #[tokio::test]
     async fn without_the_split_one_write_carries_both() {
-        let seen = Seen::default();
-        let mut joined = SplitWrites::off(Writes::default(), seen.clone());
+        let mut joined = SplitWrites::off(observed(usize::MAX));
         write_all(&mut joined, &[HEAD, b"body"]).await;
-        assert_eq!(joined.into_inner().calls.len(), 1);
+        let (io, seen) = joined.into_inner().into_parts();
+        assert_eq!(io.calls.len(), 1);
         assert_eq!(seen.head_bytes(), HEAD.len() as u64);
         assert_eq!(seen.phase(), crate::Phase::SendingBody);
     }
@@ -287,12 +259,11 @@ mod tests {
     proptest! {
         #[test]
         fn no_write_crosses_the_border(body in proptest::collection::vec(any::<u8>(), 0..40), most in 1usize..50) {
-            let io = Writes { calls: Vec::new(), most: Some(most) };
-            let seen = Seen::default();
-            let mut split = SplitWrites::new(io, seen.clone(), Duration::ZERO);
+            let mut split = SplitWrites::new(observed(most), Duration::ZERO);
             block_on(write_all(&mut split, &[HEAD, &body]));
+            let (io, seen) = split.into_inner().into_parts();
             let mut sent = Vec::new();
-            for (call, _) in split.into_inner().calls {
+            for (call, _) in io.calls {
                 let border = sent.len() < HEAD.len() && sent.len() + call.len() > HEAD.len();
                 prop_assert!(!border, "one write carried head and body");
                 sent.extend(call);

@@ -1,63 +1,72 @@
+//! Records the system calls on one connection.
+
 use std::collections::VecDeque;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::monotonic_now;
 
-/// Most calls that are kept of a connection: so many from its beginning, so many from its end.
-const FIRST: usize = 64;
-const LAST: usize = 192;
+/// Limit of the calls kept from a connection's beginning.
+const MAX_FIRST: usize = 64;
+
+/// Limit of the calls kept from a connection's end.
+const MAX_LAST: usize = 192;
 
 /// A system call on a connection, as strace names it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Hash,
+    Serialize,
+    Deserialize,
+    schemars::JsonSchema,
+    strum::IntoStaticStr,
+)]
 #[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "lowercase")]
 pub enum SysCall {
     /// `connect(2)`, until the connection was there.
     Connect,
     /// `accept4(2)`.
     Accept4,
     /// `setsockopt(2)` with `TCP_NODELAY`.
+    #[strum(serialize = "setsockopt(TCP_NODELAY)")]
     Nodelay,
     /// `setsockopt(2)` with `SO_LINGER` zero.
+    #[strum(serialize = "setsockopt(SO_LINGER 0)")]
     LingerZero,
     /// `recv(2)`; strace shows `recvfrom`.
     Recv,
     /// `recv(2)` with `MSG_PEEK`.
+    #[strum(serialize = "recv(MSG_PEEK)")]
     Peek,
     /// `writev(2)`.
     Writev,
     /// `shutdown(2)` with `SHUT_WR`.
+    #[strum(serialize = "shutdown(SHUT_WR)")]
     Shutdown,
     /// `ioctl(2)` with `FIONREAD`: returns the bytes that lie unread.
+    #[strum(serialize = "ioctl(FIONREAD)")]
     Unread,
     /// `ioctl(2)` with `TIOCOUTQ`: returns the bytes that are not acknowledged.
+    #[strum(serialize = "ioctl(TIOCOUTQ)")]
     Unsent,
     /// `getsockopt(2)` with `SO_ERROR`: fails with the error that waited in the socket.
+    #[strum(serialize = "getsockopt(SO_ERROR)")]
     SoError,
     /// `close(2)`.
     Close,
 }
 
 impl SysCall {
-    /// As it stands on a timeline.
+    /// The call's name on a timeline.
     pub fn as_str(self) -> &'static str {
-        match self {
-            SysCall::Connect => "connect",
-            SysCall::Accept4 => "accept4",
-            SysCall::Nodelay => "setsockopt(TCP_NODELAY)",
-            SysCall::LingerZero => "setsockopt(SO_LINGER 0)",
-            SysCall::Recv => "recv",
-            SysCall::Peek => "recv(MSG_PEEK)",
-            SysCall::Writev => "writev",
-            SysCall::Shutdown => "shutdown(SHUT_WR)",
-            SysCall::Unread => "ioctl(FIONREAD)",
-            SysCall::Unsent => "ioctl(TIOCOUTQ)",
-            SysCall::SoError => "getsockopt(SO_ERROR)",
-            SysCall::Close => "close",
-        }
+        self.into()
     }
 }
 
@@ -66,21 +75,21 @@ impl SysCall {
 pub struct Moment {
     /// When it began, on `CLOCK_MONOTONIC`.
     pub at: Duration,
-    /// Which.
+    /// The call.
     pub call: SysCall,
-    /// What it returned: bytes, or zero; or its `errno`.
+    /// The returned number of bytes, or zero; or the `errno`.
     pub returned: Result<u64, i32>,
 }
 
-/// The system calls on one connection, in their order; blank unless somebody wants them.
+/// The system calls on one connection, in their order; a blank tape records nothing.
 ///
-/// A call that would have blocked (`EAGAIN`) is not on it: nothing happened. Cloning shares the tape. Its memory is
-/// bounded: of too many calls the first and the last are kept.
-#[derive(Debug, Clone, Default)]
-pub struct Tape(Option<Arc<Mutex<Reel>>>);
+/// A call that would have blocked (`EAGAIN`) is left out. Memory is bounded: of too many calls the first and the last are
+/// kept.
+#[derive(Debug, Default)]
+pub struct Tape(Option<Box<Calls>>);
 
 #[derive(Debug, Default)]
-struct Reel {
+struct Calls {
     first: Vec<Moment>,
     last: VecDeque<Moment>,
     left_out: u64,
@@ -93,11 +102,10 @@ pub struct Began(Duration);
 impl Tape {
     /// A tape that records.
     pub fn recording() -> Self {
-        let reel = Reel {
-            first: Vec::with_capacity(FIRST),
-            ..Reel::default()
-        };
-        Self(Some(Arc::new(Mutex::new(reel))))
+        Self(Some(Box::new(Calls {
+            first: Vec::with_capacity(MAX_FIRST),
+            ..Calls::default()
+        })))
     }
 
     /// A call is about to be made.
@@ -105,9 +113,9 @@ impl Tape {
         Began(self.0.as_ref().map_or(Duration::ZERO, |_| monotonic_now()))
     }
 
-    /// It was made. An error that is not the kernel's has the number 0.
-    pub fn note(&self, began: Began, call: SysCall, returned: Result<u64, &io::Error>) {
-        let Some(mut reel) = self.reel() else { return };
+    /// The call was made. An error that is not the kernel's has the number 0.
+    pub fn note(&mut self, began: Began, call: SysCall, returned: Result<u64, &io::Error>) {
+        let Some(calls) = &mut self.0 else { return };
         if returned.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
             return;
         }
@@ -116,35 +124,26 @@ impl Tape {
             call,
             returned: returned.map_err(|error| error.raw_os_error().unwrap_or(0)),
         };
-        if reel.first.len() < FIRST {
-            reel.first.push(moment);
+        if calls.first.len() < MAX_FIRST {
+            calls.first.push(moment);
             return;
         }
-        reel.last.push_back(moment);
-        if reel.last.len() > LAST {
-            reel.last.pop_front();
-            reel.left_out += 1;
+        calls.last.push_back(moment);
+        if calls.last.len() > MAX_LAST {
+            calls.last.pop_front();
+            calls.left_out += 1;
         }
     }
 
-    /// Takes what is on it: the calls, and how many were left out after the first 64.
-    pub fn take(&self) -> (Vec<Moment>, u64) {
-        let Some(mut reel) = self.reel() else {
-            return (Vec::new(), 0);
-        };
-        let Reel {
+    /// The calls, and how many were left out after the first 64.
+    pub fn into_calls(self) -> (Vec<Moment>, u64) {
+        let Calls {
             mut first,
             last,
             left_out,
-        } = std::mem::take(&mut *reel);
+        } = self.0.map_or_else(Calls::default, |calls| *calls);
         first.extend(last);
         (first, left_out)
-    }
-
-    fn reel(&self) -> Option<MutexGuard<'_, Reel>> {
-        // No code panics while it holds the lock.
-        let reel = self.0.as_ref()?;
-        Some(reel.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -153,29 +152,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keeps_the_first_and_the_last() {
-        let tape = Tape::recording();
+    fn a_tape_keeps_the_first_calls_and_the_last() {
+        let mut tape = Tape::recording();
         for n in 0..1000 {
-            tape.note(tape.begin(), SysCall::Recv, Ok(n));
+            let began = tape.begin();
+            tape.note(began, SysCall::Recv, Ok(n));
         }
-        tape.note(
-            tape.begin(),
-            SysCall::Recv,
-            Err(&io::Error::from_raw_os_error(104)),
-        );
-        let (moments, left_out) = tape.take();
+        let error = io::Error::from_raw_os_error(104);
+        tape.note(tape.begin(), SysCall::Recv, Err(&error));
+        let (moments, left_out) = tape.into_calls();
         assert_eq!((moments.len(), left_out), (256, 745));
         assert_eq!(moments[63].returned, Ok(63));
         assert_eq!(moments[64].returned, Ok(809));
         assert_eq!(moments[255].returned, Err(104));
         assert!(moments.is_sorted_by_key(|moment| moment.at));
-        assert_eq!(tape.take(), (Vec::new(), 0));
     }
 
     #[test]
-    fn a_blank_one_keeps_nothing() {
-        let tape = Tape::default();
+    fn a_blank_tape_keeps_nothing() {
+        let mut tape = Tape::default();
         tape.note(tape.begin(), SysCall::Close, Ok(0));
-        assert_eq!(tape.take(), (Vec::new(), 0));
+        assert_eq!(tape.into_calls(), (Vec::new(), 0));
     }
 }

@@ -1,7 +1,7 @@
-//! Which run of this machine this is: times of `CLOCK_MONOTONIC` compare within one alone.
+//! Names the current boot of this machine: times of `CLOCK_MONOTONIC` of two boots cannot be compared.
 
 use std::sync::LazyLock;
 
-/// As the kernel names it; empty if it does not.
+/// The kernel's name for this boot; empty if it gives none.
 pub(crate) static BOOT_ID: LazyLock<String> =
     LazyLock::new(|| procfs::sys::kernel::random::boot_id().unwrap_or_default());

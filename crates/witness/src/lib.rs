@@ -1,51 +1,57 @@
-//! Why a reset happened: what the kernel counts, what it says of each RST it sends, and what that means.
+//! Finds out why a reset happened, from the evidence of sockets, counters, packets and kernel.
 //!
-//! [`Counters`] needs no privilege and tells how many, not which. [`Kernel`] needs root and a mounted tracefs:
-//! it gives a [`ResetEvent`] for every RST that this machine sends, in all network namespaces, with the kernel's
-//! own [`Reason`]. A [`Ledger`] tells the RST that decided a connection from its echoes, [`Cause`] puts the
-//! reason into words, and [`Owners`] finds who listens on the port it came from. [`Packets`] needs `CAP_NET_RAW`: it
-//! keeps the segments of each [`Conversation`], and its [`Ending`] tells what they prove of the first RST;
-//! [`CapturedResets`] are told as they come.
+//! [`Witness`] gathers the strongest evidence that works here; [`Verdict::of`] judges it, and [`ranking`] names every
+//! [`Cause`] that it allows. [`Counters`] need no privilege and tell how many resets there were, not
+//! which. [`KernelTrace`] needs root
+//! and a mounted tracefs: it gives every RST that this machine sends, in all network namespaces, with the kernel's own
+//! [`Reason`] and its [`Place`]. [`Packets`] needs `CAP_NET_RAW`: it keeps the segments of each [`Conversation`], whose
+//! [`Ending`] tells what they prove of the first RST; [`CapturedResets`] hands on each RST as it is captured.
+//! [`Owners`] finds who listens on the port that a RST came from.
+//!
+//! Inside, `kernel`, `packets`, `counters` and `verdict` import `evidence` and not each other; `records`, `recorder`,
+//! `ended` and `witness` are above them.
 
 mod boot;
-mod counter_witness;
 mod counters;
+mod dispatch;
+mod ended;
+mod evidence;
+mod grouped;
 mod kernel;
-mod level;
 mod own_addresses;
-mod owner;
+mod owners;
 mod packets;
-mod pair;
 mod process;
+mod recorder;
 mod records;
 mod unavailable;
 mod verdict;
 mod witness;
 
-pub use counter_witness::{CounterWitness, Past, Window};
-pub use counters::Counters;
-pub use kernel::{
-    BadLine, CloseEvent, Format, Judged, Kernel, KernelStory, KernelWitness, KillEvent, Killed,
-    Ledger, Line, Place, Reason, ResetEvent, Scope, Stamp, State, Subject,
+pub use counters::{CounterWitness, Past, Window};
+pub use dispatch::{Dispatch, Watch};
+pub use ended::{
+    AnswerKind, Connection, Ended, EndedQueue, Labels, Outcome, ProxyEnd, Summary, Taker, Takers,
+    Teller, Total, Totals, UpstreamEnd, Wants, ended_queue,
 };
-pub use level::Level;
+pub use evidence::{
+    ClientSide, Counted, Counters, Ending, Event, Evidence, KernelClose, KernelReset, KernelWord,
+    Lane, Level, Pair, Place, Process, Reason, ServerSide, Side, State, What,
+};
+pub use grouped::grouped;
+pub use kernel::{
+    BadLine, CloseEvent, Format, KernelStory, KernelTrace, KernelWitness, ResetEvent, Scope, Stamp,
+    Subject, TraceEvent, TracedClose, TracedReset,
+};
 pub use own_addresses::OwnAddresses;
-pub use owner::{Owner, Owners};
-#[cfg(test)]
-pub(crate) use packets::packets_of_a_reset;
+pub use owners::{Owner, Owners};
 pub use packets::{
-    BadCapture, CapturedReset, CapturedResets, Conversation, Ending, Flags, Lost, Packet, Packets,
+    BadCapture, CapturedReset, CapturedResets, Conversation, Flags, Lost, Packet, Packets,
     conversations, read_pcapng, write_pcapng,
 };
-pub use pair::Pair;
-pub use process::Process;
-pub use records::{
-    BadFile, BadRecord, Event, Lane, NotOne, RECORD_VERSION, Record, Recorder, Role, What,
-};
+pub use recorder::Recorder;
+pub use records::{BadRecord, BadRecordFile, NotOne, RECORD_VERSION, Record, Role};
 pub use rstlab_wire::monotonic_now;
 pub use unavailable::Unavailable;
-pub use verdict::{
-    Cause, ClientSide, Counted, Evidence, KernelClose, KernelReset, KernelWord, Known, ServerSide,
-    Side, Verdict,
-};
-pub use witness::{Account, KERNEL_SPEAKS, Watch, Witness};
+pub use verdict::{Advised, Cause, Known, Ranked, Verdict, ranking};
+pub use witness::{KERNEL_SPEAKS, Sources, Witness};

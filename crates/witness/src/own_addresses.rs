@@ -1,3 +1,5 @@
+//! Tells the addresses of this network namespace from others.
+
 use std::collections::HashSet;
 use std::io;
 use std::net::IpAddr;
@@ -5,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use nix::ifaddrs::getifaddrs;
 
-/// How long an answer is good: addresses come and go.
+/// The addresses are read again after this time, because they come and go.
 const FRESH: Duration = Duration::from_secs(1);
 
-/// The addresses of this network namespace: who sends from another one is not here.
+/// The addresses of this network namespace.
 #[derive(Debug, Default)]
 pub struct OwnAddresses {
     known: HashSet<IpAddr>,
@@ -16,7 +18,7 @@ pub struct OwnAddresses {
 }
 
 impl OwnAddresses {
-    /// Whether `ip` is one of them; not if they cannot be found out.
+    /// Whether `ip` is one of them; false if the addresses cannot be read.
     pub fn has(&mut self, ip: IpAddr) -> bool {
         if ip.is_loopback() {
             return true;
@@ -45,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn knows_its_own_from_others() {
+    fn own_addresses_are_told_from_others() {
         let mut own = OwnAddresses::default();
         assert!(addresses().unwrap().contains(&Ipv4Addr::LOCALHOST.into()));
         for ip in addresses().unwrap() {

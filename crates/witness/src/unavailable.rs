@@ -1,13 +1,15 @@
+//! Why a kind of evidence is unavailable, and what makes it available.
+
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Why a kind of evidence cannot be had.
+/// Why a kind of evidence is unavailable. The message names the missing privilege or mount.
 #[derive(Debug, thiserror::Error)]
 pub enum Unavailable {
-    /// No tracefs.
+    /// tracefs is not mounted.
     #[error("tracefs is not mounted; as root: mount -t tracefs tracefs /sys/kernel/tracing")]
     NotMounted,
-    /// Not root.
+    /// The program does not run as root.
     #[error("{} is for root only: run this as root (sudo), in a container with --privileged", path.display())]
     Forbidden {
         /// What could not be opened.
@@ -15,16 +17,16 @@ pub enum Unavailable {
         /// The kernel's answer.
         source: io::Error,
     },
-    /// A kernel built without it, or older than 4.16.
+    /// The kernel was built without the tracepoint, or is older than 4.16.
     #[error("this kernel has no tracepoint tcp:tcp_send_reset: {} is missing", path.display())]
     NoTracepoint {
-        /// Where it would be.
+        /// Where the tracepoint would be.
         path: PathBuf,
     },
-    /// A kernel older than 6.12.
+    /// The kernel is older than 6.12.
     #[error("this kernel does not say why it sends a RST (Linux 6.12 and newer do)")]
     NoReasons,
-    /// Anything else about tracefs.
+    /// Another failure of tracefs.
     #[error("cannot {doing} {}", path.display())]
     Failed {
         /// What was tried.
@@ -37,7 +39,7 @@ pub enum Unavailable {
     /// The counters of the network namespace cannot be read.
     #[error("the kernel's counters cannot be read")]
     NoCounters(#[source] io::Error),
-    /// Without the capability `CAP_NET_RAW`.
+    /// The program lacks the capability `CAP_NET_RAW`.
     #[error(
         "capturing packets needs CAP_NET_RAW: run this as root (sudo) or after setcap cap_net_raw+ep \
          PROGRAM, in a container with --cap-add NET_RAW"
@@ -46,7 +48,7 @@ pub enum Unavailable {
         /// The kernel's answer.
         source: io::Error,
     },
-    /// Anything else about the capture.
+    /// Another failure of the capture.
     #[error("cannot {doing}")]
     CaptureFailed {
         /// What was tried.
@@ -84,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn errors_say_what_to_do() {
+    fn an_unavailable_evidence_says_what_to_do() {
         let text = Unavailable::NotMounted.to_string();
         assert!(text.contains("mount -t tracefs tracefs /sys/kernel/tracing"));
         let denied = || io::Error::from(io::ErrorKind::PermissionDenied);

@@ -1,36 +1,43 @@
+//! Asks everything that can tell why a connection ended.
+
+use std::mem;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rstlab_wire::{Tape, monotonic_now, nanos};
+use rstlab_wire::nanos;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep};
 
 use crate::boot::BOOT_ID;
-use crate::pair::canonical;
-use crate::records::remarks;
-use crate::{
-    Conversation, CounterWitness, Ending, Event, Evidence, KernelStory, KernelWitness, Lane, Level,
-    Packets, Pair, RECORD_VERSION, Record, Recorder, ServerSide, Subject, Unavailable, Verdict,
-    Window,
-};
+use crate::counters::{CounterWitness, Past, Window};
+use crate::ended::{Connection, Ended, Outcome, Teller};
+use crate::evidence::{Ending, Event, Evidence, Lane, Level, Pair, ServerSide, canonical};
+use crate::kernel::{KernelStory, KernelWitness, Subject};
+use crate::packets::{Conversation, Packets};
+use crate::records::{Ends, RECORD_VERSION, Record, remarks};
+use crate::unavailable::Unavailable;
+use crate::verdict::Verdict;
 
-/// Longest wait for the kernel's word on a RST that was seen: it speaks within milliseconds, but for an echo that
-/// may have overtaken its cause.
+/// Limit of the wait for the kernel's event of a RST that was seen. The event comes within milliseconds, unless the
+/// RST is an echo that has overtaken its cause.
 pub const KERNEL_SPEAKS: Duration = Duration::from_millis(250);
 
-/// The first pause before packets are looked at again, each following one being twice as long.
+/// The first pause before packets are looked at again; each further pause is twice as long.
 const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
-/// The upstream tells of a close within milliseconds, if it tells: the pause before looking for it, each following one
-/// being twice as long, and the longest.
+/// The first pause before looking for what the upstream tells of a close, which it does within milliseconds; each further
+/// pause is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(15);
+
+/// The last pause before looking there.
 const LAST_PAUSE: Duration = Duration::from_millis(60);
 
-/// How many may look at the same time; the others do without. Enough for 10,000 resets a second.
-const MOST_LOOKING: usize = 256;
+/// Limit of the exchanges that look there at the same time; the others do without. Enough for 10,000 resets a second.
+const MAX_LOOKING: usize = 256;
 
-/// Everything that can tell why a connection of one server's port ended. Cloning is cheap and shares it.
+/// Everything that can tell why a connection to one server port ended. Clones share it.
 #[derive(Debug, Clone, Default)]
 pub struct Witness(Arc<Inner>);
 
@@ -40,7 +47,8 @@ struct Inner {
     counters: Option<CounterWitness>,
     packets: Option<Packets>,
     kernel: Option<KernelWitness>,
-    recorder: Option<Recorder>,
+    /// Reads what an upstream tells of its connections, in a directory that both programs share.
+    ends: Option<Mutex<Ends>>,
     looking: Semaphore,
 }
 
@@ -51,79 +59,54 @@ impl Default for Inner {
             counters: None,
             packets: None,
             kernel: None,
-            recorder: None,
-            looking: Semaphore::new(MOST_LOOKING),
+            ends: None,
+            looking: Semaphore::new(MAX_LOOKING),
         }
     }
 }
 
-/// A connection that is being watched, from its beginning.
-#[derive(Debug)]
-pub struct Watch {
-    since: Duration,
-    window: Mutex<Option<Window>>,
-    /// Its system calls, if somebody wants to keep them.
-    pub tape: Tape,
+/// The sources of evidence for a witness.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Sources<'a> {
+    /// The kind of evidence asked for; `None` is the strongest that works.
+    pub wanted: Option<Level>,
+    /// The server's port.
+    pub port: u16,
+    /// Capture packets too, if that works: the kernel's evidence needs none, but a record shows them.
+    pub for_records: bool,
+    /// The directory in which an upstream tells of its connections, for a proxy.
+    pub shared_dir: Option<&'a Path>,
 }
 
-/// What the program itself knows of a connection.
+/// The evidence of how a connection ended, and its verdict.
 #[derive(Debug)]
-pub struct Account {
-    /// Where its system calls belong on a timeline.
-    pub lane: Lane,
-    /// What the client asked for: `POST /`.
-    pub request: Option<String>,
-    /// What came of it for the one who asked.
-    pub outcome: Option<String>,
-    /// What the sockets showed.
-    pub evidence: Evidence,
-    /// Bytes of the request's head on this connection: the calls that carried it are marked.
-    pub head_bytes: u64,
-    /// What else happened.
-    pub events: Vec<Event>,
-}
-
-impl Watch {
-    /// The connection is over: the time in which it lived, if the counters are asked. Once.
-    ///
-    /// Asking what they did in it reads files; the window's drop lets the next connection be alone.
-    pub fn end(&self) -> Option<Window> {
-        // No code panics while it holds the lock.
-        let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
-        window.take()
-    }
-
-    /// When it began, on `CLOCK_MONOTONIC`.
-    pub fn since(&self) -> Duration {
-        self.since
-    }
+pub(crate) struct Examined {
+    pub(crate) evidence: Evidence,
+    pub(crate) verdict: Verdict,
+    connection: Connection,
+    events: Vec<Event>,
+    packets: Option<Conversation>,
 }
 
 impl Witness {
-    /// Takes the strongest kind of evidence that works, or the one that is wanted, about the connections to `port`,
-    /// and gives what it finds to `recorder`; call it inside a tokio runtime.
-    ///
-    /// The kernel's word needs no packets, but a record shows them.
+    /// Opens the sources; call it inside a tokio runtime.
     ///
     /// # Errors
-    /// What is wanted does not work. Without a wish there is always something that does.
-    pub fn open(
-        wanted: Option<Level>,
-        port: u16,
-        recorder: Option<Recorder>,
-    ) -> Result<Self, Unavailable> {
+    /// The evidence asked for is not available here. Without `wanted` there is no error.
+    pub fn open(sources: &Sources<'_>) -> Result<Self, Unavailable> {
+        let Sources { wanted, port, .. } = *sources;
         let mut why_not = Vec::new();
         let strongest_first = Level::ALL.into_iter().rev();
         for level in strongest_first.filter(|level| wanted.is_none_or(|wanted| wanted == *level)) {
             match Inner::open(level, port) {
                 Ok(mut inner) => {
-                    if recorder.is_some() && level == Level::Kernel {
+                    if sources.for_records && level == Level::Kernel {
                         match Packets::open(port) {
                             Ok(packets) => inner.packets = Some(packets),
                             Err(error) => why_not.push(format!("no packets in records: {error}")),
                         }
                     }
-                    inner.recorder = recorder;
+                    inner.ends = sources.shared_dir.map(|dir| Mutex::new(Ends::of(dir)));
                     inner.why_not_more = (!why_not.is_empty()).then(|| why_not.join("; "));
                     return Ok(Self(Arc::new(inner)));
                 }
@@ -147,137 +130,130 @@ impl Witness {
         }
     }
 
-    /// Why the stronger kinds are not used, where that was not wished.
+    /// Why the stronger kinds of evidence are not used, if that was not asked for.
     pub fn why_not_more(&self) -> Option<&str> {
         self.0.why_not_more.as_deref()
     }
 
-    /// Whether it can tell of a RST that the program does not see itself.
+    /// Whether the witness sees a RST that the program's own socket does not show.
     pub fn sees_resets(&self) -> bool {
         self.0.kernel.is_some() || self.0.packets.is_some()
     }
 
-    /// Whether a connection that ended well is to be examined and kept, too.
-    pub fn wants_everything(&self) -> bool {
-        let recorder = self.0.recorder.as_ref();
-        recorder.is_some_and(Recorder::wants_everything)
-    }
-
-    /// Hands a record to the recorder, if there is one that wants it.
-    pub fn keep(&self, record: Record) {
-        if let Some(recorder) = &self.0.recorder
-            && !record.events.is_empty()
-        {
-            recorder.keep(record);
-        }
-    }
-
-    /// Tells a proxy that shares the recorder's directory how the server's socket ended, at once.
-    pub fn tell(&self, server: SocketAddr, client: SocketAddr, side: ServerSide) {
-        if let Some(recorder) = &self.0.recorder {
-            recorder.tell(canonical(server), canonical(client), side);
-        }
-    }
-
-    /// Ends what must not be left behind: the kernel's trace. For all clones.
+    /// Removes the kernel's trace, which must not be left behind. For all clones.
     pub async fn close(&self) {
         if let Some(kernel) = &self.0.kernel {
             kernel.close().await;
         }
     }
 
-    /// A connection begins, or the next request on it.
-    pub fn watch(&self) -> Watch {
-        Watch {
-            since: monotonic_now(),
-            window: Mutex::new(self.0.counters.as_ref().map(CounterWitness::begin)),
-            tape: match self.0.recorder {
-                Some(_) => Tape::recording(),
-                None => Tape::default(),
-            },
-        }
+    /// Begins the window of a connection's life, if the counters are used.
+    pub(crate) fn window(&self) -> Option<Window> {
+        self.0.counters.as_ref().map(CounterWitness::begin)
     }
 
-    /// Gathers what is known of a connection, and judges it. Waits up to `patience` for the word on a RST.
-    ///
-    /// Without a recorder that wants it, the record has a verdict and no events.
-    pub async fn examine(
+    /// Gathers the evidence of how a connection ended, and judges it; `None` if there was no connection. Waits up to
+    /// `patience` for the evidence of a RST.
+    pub(crate) async fn examine(
         &self,
-        watch: &Watch,
-        server: SocketAddr,
-        client: SocketAddr,
-        account: Account,
+        ended: &Ended,
+        past: Option<Past>,
         patience: Duration,
-    ) -> Record {
+    ) -> Option<Examined> {
+        let connection = ended.connection?;
         // A dual-stack socket's addresses are IPv4-mapped; the kernel's trace and the packets name IPv4.
-        let (server, client) = (canonical(server), canonical(client));
-        let Account {
-            lane,
-            request,
-            outcome,
-            mut evidence,
-            head_bytes,
-            mut events,
-        } = account;
-        let story = match &self.0.kernel {
-            Some(kernel) => {
-                let subject = Subject {
-                    server,
-                    client,
-                    since: watch.since,
-                };
-                kernel.story(subject, patience).await
-            }
-            None => KernelStory::default(),
-        };
-        evidence.kernel = self.0.kernel.as_ref().map(|_| story.word);
-        let mut packets = match &self.0.packets {
-            Some(packets) => {
-                // The kernel's word, where it is asked, has been waited for.
-                let patience = match self.0.kernel {
-                    Some(_) => Duration::ZERO,
-                    None => patience,
-                };
-                with_its_reset(packets, Pair::new(server, client), patience).await
-            }
-            None => None,
-        };
-        evidence.packets = packets.as_ref().map(Conversation::ending);
+        let (server, client) = (canonical(connection.server), canonical(connection.client));
+        let since = ended.began;
+        let mut evidence = Evidence::default();
+        match &ended.teller {
+            Teller::Proxy(end) => evidence.client = Some(end.side),
+            Teller::Upstream(end) => evidence.server = Some(end.side),
+        }
+        if let Some(past) = past {
+            evidence.counted = past.counted().await;
+        }
+        let mut story = KernelStory::default();
+        if let Some(kernel) = &self.0.kernel {
+            let subject = Subject {
+                server,
+                client,
+                since,
+            };
+            story = kernel.story(subject, patience).await;
+            evidence.kernel = Some(mem::take(&mut story.word));
+        }
+        let mut packets = None;
+        if let Some(capture) = &self.0.packets {
+            // The kernel's event has been waited for, and its packets are there.
+            let patience = match self.0.kernel {
+                Some(_) => Duration::ZERO,
+                None => patience,
+            };
+            packets = with_its_reset(capture, Pair::new(server, client), patience).await;
+            evidence.packets = packets.as_ref().map(Conversation::ending);
+        }
         if evidence.server.is_none() {
-            evidence.server = self.told_by_the_server(server, client, watch.since).await;
+            evidence.server = self.told_by_the_server(server, client, since).await;
         }
-        let mut left_out = 0;
-        let recorder = self.0.recorder.as_ref();
-        if recorder.is_some_and(|it| it.wants(server, client)) {
-            let calls;
-            (calls, left_out) = watch.tape.take();
-            events.extend(calls.iter().map(|moment| Event::call(lane, moment)));
-            events.extend(remarks(lane, &calls, head_bytes));
-            events.extend(story.events);
-            let packets = packets.iter().flat_map(|it| it.events(server));
-            // On a kept connection, those of earlier exchanges are not this one's.
-            events.extend(packets.filter(|event| event.at_ns >= nanos(watch.since)));
-            events.sort_by_key(|event| event.at_ns);
-        } else {
-            events.clear();
-            packets = None;
-        }
+        Some(Examined {
+            verdict: Verdict::of(&evidence, server),
+            evidence,
+            connection: Connection { server, client },
+            events: story.events,
+            packets,
+        })
+    }
+}
+
+impl Examined {
+    /// The record of `ended`, with the calls from its tape.
+    pub(crate) fn into_record(self, ended: &mut Ended) -> Record {
+        let Connection { server, client } = self.connection;
+        let lane = match ended.teller {
+            Teller::Proxy(_) => Lane::Proxy,
+            Teller::Upstream(_) => Lane::Upstream,
+        };
+        let (calls, left_out) = mem::take(&mut ended.tape).into_calls();
+        let mut events = at_the_client(ended);
+        events.extend(calls.iter().map(|moment| Event::call(lane, moment)));
+        events.extend(remarks(lane, &calls, ended.head_bytes));
+        events.extend(self.events);
+        let of_wire = self.packets.iter().flat_map(|it| it.events(server));
+        // A kept connection's earlier packets belong to earlier exchanges.
+        events.extend(of_wire.filter(|event| event.at_ns >= nanos(ended.began)));
+        events.sort_by_key(|event| event.at_ns);
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let asked = ended.request.is_some();
         Record {
             version: RECORD_VERSION,
             boot_id: BOOT_ID.clone(),
             unix_time: now.map_or(0, |now| now.as_secs()),
             server,
             client,
-            request,
-            outcome,
-            verdict: Verdict::of(&evidence, server),
-            evidence,
+            request: ended.request.clone(),
+            outcome: asked.then(|| ended.outcome.to_string()),
+            verdict: self.verdict,
+            evidence: self.evidence,
             events,
             left_out,
-            packets,
+            packets: self.packets,
         }
     }
+}
+
+/// Notes of the client's request and of what it got, as far as the proxy knows.
+fn at_the_client(ended: &Ended) -> Vec<Event> {
+    let (Teller::Proxy(end), Some(asked)) = (&ended.teller, &ended.request) else {
+        return Vec::new();
+    };
+    let got = match ended.outcome {
+        Outcome::Whole | Outcome::Sent => "got the whole response".to_owned(),
+        Outcome::ClientLeft => "left before the end".to_owned(),
+        Outcome::Truncated => format!("cut: {}", end.progress()),
+        Outcome::NoResponse => format!("gets a {}", end.status.unwrap_or_default()),
+    };
+    let note = |at, text| Event::note(at, Lane::Client, text);
+    vec![note(ended.began, asked.clone()), note(ended.ended, got)]
 }
 
 /// The packets of a connection; waits up to `patience` for a RST among them.
@@ -296,19 +272,24 @@ async fn with_its_reset(packets: &Packets, pair: Pair, patience: Duration) -> Op
 }
 
 impl Witness {
-    /// What the server tells in the directory that both share, if they do.
+    /// What the server tells of the connection in the shared directory, if there is one.
     async fn told_by_the_server(
         &self,
         server: SocketAddr,
         client: SocketAddr,
         since: Duration,
     ) -> Option<ServerSide> {
-        let recorder = self.0.recorder.as_ref().filter(|it| it.is_told())?;
+        // No code panics while it holds the lock.
+        let ends = self.0.ends.as_ref()?;
+        let ends = || ends.lock().unwrap_or_else(PoisonError::into_inner);
+        if !ends().are_told() {
+            return None;
+        }
         let _slot = self.0.looking.try_acquire().ok()?;
         let mut pause = FIRST_PAUSE;
         loop {
             sleep(pause).await;
-            let told = recorder.told(server, client, since);
+            let told = ends().find(Pair::new(server, client), since);
             if told.is_some() || pause >= LAST_PAUSE {
                 return told;
             }

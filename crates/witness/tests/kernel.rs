@@ -1,68 +1,35 @@
-//! Each kind of reset, made with real sockets, and the kernel's word on it. Needs root and a mounted tracefs:
+//! The kernel's trace of resets, made with real sockets: first ones and echoes, lost events, and the trace instance.
+//! Each kind of reset is in `packets.rs`, beside its packets. Needs root and a mounted tracefs:
 //! `cargo test -p rstlab-witness --features kernel`.
 
 #![cfg(feature = "kernel")]
 
 use std::io::{self, Write as _};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::MetadataExt as _;
 use std::time::Duration;
 
 use rstlab_witness::{
-    Cause, Judged, Kernel, Ledger, Line, Place, Reason, Scope, State, monotonic_now,
+    Cause, KernelTrace, Known, Place, Reason, Scope, State, TraceEvent, TracedReset, Verdict,
 };
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 /// Longest wait for a reset that must come.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-const V4: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
-const V6: SocketAddr = SocketAddr::new(std::net::IpAddr::V6(Ipv6Addr::LOCALHOST), 0);
+const LOOPBACK: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 0);
 
-/// A connection whose server's side is to be reset.
-struct Pair {
-    listener: TcpListener,
-    server: TcpStream,
-    client: TcpStream,
-}
-
-impl Pair {
-    fn new(address: SocketAddr) -> io::Result<Self> {
-        Self::accepted(TcpListener::bind(address)?, address)
-    }
-
-    fn accepted(listener: TcpListener, mut address: SocketAddr) -> io::Result<Self> {
-        address.set_port(listener.local_addr()?.port());
-        let client = TcpStream::connect(address)?;
-        let (server, _) = listener.accept()?;
-        Ok(Self {
-            listener,
-            server,
-            client,
-        })
-    }
-
-    /// Sends a byte to the server and waits until it lies there.
-    fn unread_byte(&mut self) -> io::Result<()> {
-        self.client.write_all(b"x")?;
-        self.server.peek(&mut [0]).map(|_| ())
-    }
-}
-
-/// What was seen of one connection.
+/// The kernel's trace, of which the RSTs of one connection are looked at.
 struct Witness {
-    kernel: Kernel,
-    ledger: Ledger,
+    trace: KernelTrace,
 }
 
 impl Witness {
     fn start() -> Self {
-        let kernel = Kernel::open(Scope::Resets).expect("these tests need root and tracefs");
-        assert!(kernel.format().tells_closes_apart(), "Linux 6.12 or newer");
-        Self {
-            kernel,
-            ledger: Ledger::default(),
-        }
+        let trace =
+            KernelTrace::open(Scope::Resets(&[])).expect("these tests need root and tracefs");
+        assert!(trace.format().tells_closes_apart(), "Linux 6.12 or newer");
+        Self { trace }
     }
 
     /// The next `count` RSTs that `server` sends to `client`, or to nobody that the kernel names.
@@ -71,27 +38,24 @@ impl Witness {
         server: SocketAddr,
         client: SocketAddr,
         count: usize,
-    ) -> Vec<Judged> {
+    ) -> Vec<TracedReset> {
         let mut found = Vec::new();
         let wait = async {
-            let mut judged = Vec::new();
+            let mut events = Vec::new();
             while found.len() < count {
-                let mut lines = Vec::new();
-                let more = self.kernel.read(&mut lines);
-                // Something that is held back comes with nothing after it.
-                let _ = tokio::time::timeout(Duration::from_millis(100), more).await;
-                for line in lines {
-                    match line.expect("a sound line") {
-                        Line::Reset(event) => self.ledger.see(event, &mut judged),
-                        // Somebody else's.
-                        Line::Kill(_) => {}
-                        other => panic!("{other:?}"),
+                self.trace
+                    .next(&mut events)
+                    .await
+                    .expect("the pipe can be read");
+                for event in events.drain(..) {
+                    let TraceEvent::Reset(reset) = event else {
+                        panic!("{event:?}");
+                    };
+                    let is_to_client = reset.event.destination.is_none_or(|to| to == client);
+                    if reset.event.source == server && is_to_client {
+                        found.push(reset);
                     }
                 }
-                self.ledger.due(monotonic_now(), &mut judged);
-                found.extend(judged.drain(..).filter(|it| {
-                    it.event.source == server && it.event.destination.is_none_or(|to| to == client)
-                }));
             }
         };
         if tokio::time::timeout(PATIENCE, wait).await.is_err() {
@@ -99,159 +63,46 @@ impl Witness {
         }
         found
     }
-
-    /// The only RST of a connection, with what it must say.
-    async fn sees(
-        mut self,
-        (server, client): (SocketAddr, SocketAddr),
-        (reason, state): (Reason, State),
-        cause: Cause,
-        by_us: bool,
-    ) {
-        let resets = self.resets(server, client, 1).await;
-        let Judged { event, place } = &resets[0];
-        assert_eq!(*place, Place::First, "{event:?}");
-        assert_eq!(
-            (event.reason.as_ref(), event.state.as_ref()),
-            (Some(&reason), Some(&state))
-        );
-        assert_eq!(
-            Cause::of(event.reason.as_ref(), event.state.as_ref()),
-            cause
-        );
-        let sender = event.sender().map(|process| process.pid);
-        assert_eq!(sender, by_us.then(std::process::id), "{event:?}");
-    }
-}
-
-fn ends(pair: &Pair) -> (SocketAddr, SocketAddr) {
-    let ends = (pair.server.local_addr(), pair.server.peer_addr());
-    let plain = |address: io::Result<SocketAddr>| {
-        let address = address.expect("an address");
-        SocketAddr::new(address.ip().to_canonical(), address.port())
-    };
-    (plain(ends.0), plain(ends.1))
 }
 
 #[tokio::test]
-async fn unread_at_close() {
-    let mapped = {
-        let socket = Socket::new(Domain::IPV6, Type::STREAM, None).unwrap();
-        socket.set_only_v6(false).unwrap();
-        socket
-            .bind(&SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)).into())
-            .unwrap();
-        socket.listen(8).unwrap();
-        Pair::accepted(socket.into(), V4)
-    };
-    for pair in [Pair::new(V4), Pair::new(V6), mapped] {
-        let witness = Witness::start();
-        let mut pair = pair.unwrap();
-        let ends = ends(&pair);
-        pair.unread_byte().unwrap();
-        drop(pair.server);
-        let word = (Reason::AbortOnClose, State::Close);
-        witness.sees(ends, word, Cause::UnreadAtClose, true).await;
-    }
-}
-
-#[tokio::test]
-async fn data_after_close() {
-    let witness = Witness::start();
-    let mut pair = Pair::new(V4).unwrap();
-    let ends = ends(&pair);
-    // Until nothing more goes: so the FIN stays behind, and the connection is not yet a time-wait.
-    pair.server.set_nonblocking(true).unwrap();
-    while pair.server.write(&[0; 65536]).is_ok() {}
-    drop(pair.server);
-    pair.client.write_all(b"x").unwrap();
-    let word = (Reason::AbortOnData, State::Close);
-    witness.sees(ends, word, Cause::DataAfterClose, false).await;
-}
-
-/// An orphan in FIN-WAIT-2 is made a time-wait by a timer, at once or later: until then it is data after close.
-#[tokio::test]
-async fn late_data() {
-    let witness = Witness::start();
-    let mut pair = Pair::new(V4).unwrap();
-    let ends = ends(&pair);
-    let port = format!(":{:04X} ", ends.0.port());
-    drop(pair.server);
-    let is_time_wait = || {
-        let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
-        let peer = format!(":{:04X} ", ends.1.port());
-        // A time-wait has no owner and no inode; an orphan in FIN-WAIT-2 is told with the same state (05).
-        table.lines().any(|line| {
-            line.contains(&port)
-                && line.contains(&peer)
-                && line.contains(" 05 ")
-                && line.contains(" 03:")
-        })
-    };
-    while !is_time_wait() {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    pair.client.write_all(b"x").unwrap();
-    let word = (Reason::TimewaitSocket, State::TimeWait);
-    witness.sees(ends, word, Cause::LateData, false).await;
-}
-
-#[tokio::test]
-async fn linger_zero() {
-    let witness = Witness::start();
-    let pair = Pair::new(V4).unwrap();
-    let ends = ends(&pair);
-    SockRef::from(&pair.server)
-        .set_linger(Some(Duration::ZERO))
-        .unwrap();
-    drop(pair.server);
-    let word = (Reason::TcpState, State::Close);
-    witness.sees(ends, word, Cause::LingerZero, true).await;
-}
-
-#[tokio::test]
-async fn never_accepted() {
-    let witness = Witness::start();
-    let listener = TcpListener::bind(V4).unwrap();
+async fn a_connection_that_was_never_accepted_is_reset_by_the_close_of_its_listener() {
+    let mut witness = Witness::start();
+    let listener = TcpListener::bind(LOOPBACK).unwrap();
     let server = listener.local_addr().unwrap();
-    let client = TcpStream::connect(server).unwrap();
+    let client = TcpStream::connect(server).unwrap().local_addr().unwrap();
     drop(listener);
-    let ends = (server, client.local_addr().unwrap());
-    let word = (Reason::TcpState, State::Close);
-    witness.sees(ends, word, Cause::LingerZero, true).await;
-}
-
-#[tokio::test]
-async fn refused() {
-    for address in [V4, V6] {
-        let witness = Witness::start();
-        let server = TcpListener::bind(address).unwrap().local_addr().unwrap();
-        let client = Socket::new(Domain::for_address(server), Type::STREAM, None).unwrap();
-        client.bind(&address.into()).unwrap();
-        let error = client.connect(&server.into()).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
-        let client = client.local_addr().unwrap().as_socket().unwrap();
-        let word = (Reason::NoSocket, State::NoSocket);
-        witness
-            .sees((server, client), word, Cause::Refused, false)
-            .await;
-    }
+    let resets = witness.resets(server, client, 1).await;
+    let TracedReset { event, place, .. } = &resets[0];
+    assert_eq!(*place, Place::First, "{event:?}");
+    assert_eq!(
+        (event.reason.as_ref(), event.state.as_ref()),
+        (Some(&Reason::TcpState), Some(&State::Close))
+    );
+    let verdict = Verdict::of(&resets[0].evidence(), server);
+    let expected = (Cause::LingerZero, Known::Proved);
+    assert_eq!((verdict.cause, verdict.known), expected);
+    let sender = event.sender().map(|process| process.pid);
+    assert_eq!(sender, Some(std::process::id()), "{event:?}");
 }
 
 /// A segment of a connection that is gone, as a late one on the way would be: the listener answers with a RST, and
 /// without a listener the kernel does.
 #[tokio::test]
-async fn echoes_follow_the_first() {
+async fn echoes_follow_the_first_reset() {
     let mut witness = Witness::start();
-    let mut pair = Pair::new(V4).unwrap();
-    let (server, client) = ends(&pair);
-    pair.unread_byte().unwrap();
+    let listener = TcpListener::bind(LOOPBACK).unwrap();
+    let server = listener.local_addr().unwrap();
+    let mut connected = TcpStream::connect(server).unwrap();
+    let (accepted, client) = listener.accept().unwrap();
+    connected.write_all(b"x").unwrap();
+    accepted.peek(&mut [0]).unwrap();
     let mut resets = Vec::new();
-    drop(pair.server);
+    drop(accepted);
     resets.extend(witness.resets(server, client, 1).await);
     late_segment((server, client)).unwrap();
     resets.extend(witness.resets(server, client, 1).await);
-    drop(pair.listener);
+    drop(listener);
     late_segment((server, client)).unwrap();
     resets.extend(witness.resets(server, client, 1).await);
     let told: Vec<_> = resets
@@ -293,18 +144,18 @@ fn late_segment((server, client): (SocketAddr, SocketAddr)) -> io::Result<()> {
 }
 
 #[tokio::test]
-async fn the_instance_goes_with_its_owner_and_in_a_panic() {
+async fn an_instance_is_removed_with_its_owner_and_in_a_panic() {
     let witness = Witness::start();
-    let path = witness.kernel.instance().to_owned();
+    let path = witness.trace.instance().to_owned();
     assert!(path.exists());
     drop(witness);
     assert!(!path.exists());
     let (tell, told) = std::sync::mpsc::channel();
     let panicked = tokio::spawn(async move {
         let witness = Witness::start();
-        tell.send(witness.kernel.instance().to_owned()).unwrap();
+        tell.send(witness.trace.instance().to_owned()).unwrap();
         assert!(
-            !witness.kernel.instance().exists(),
+            !witness.trace.instance().exists(),
             "this panic is part of the test"
         );
     });
@@ -313,15 +164,11 @@ async fn the_instance_goes_with_its_owner_and_in_a_panic() {
 }
 
 #[tokio::test]
-async fn what_a_killed_run_left_is_removed() {
-    let instances = Witness::start()
-        .kernel
-        .instance()
-        .parent()
-        .unwrap()
-        .to_owned();
-    // No process has a number so high (`PID_MAX_LIMIT`). Nor is one started here: it would for a moment hold the
-    // sockets of the tests beside this one, and the last to close sends the RST.
+async fn an_instance_that_a_killed_run_left_is_removed() {
+    let witness = Witness::start();
+    let instances = witness.trace.instance().parent().unwrap();
+    // No process has a number so high (`PID_MAX_LIMIT`). No process is started here to be killed, because it would hold
+    // the sockets of the other tests for a moment, and the last holder to close sends the RST.
     let namespace = std::fs::metadata("/proc/self/ns/pid").unwrap().ino();
     let [stale, of_a_container] =
         [namespace, 1].map(|namespace| instances.join(format!("rstlab-4194305-10-{namespace}-0")));
@@ -337,16 +184,16 @@ async fn what_a_killed_run_left_is_removed() {
 #[tokio::test]
 async fn an_instance_in_use_cannot_be_removed() {
     let witness = Witness::start();
-    let error = std::fs::remove_dir(witness.kernel.instance()).unwrap_err();
+    let error = std::fs::remove_dir(witness.trace.instance()).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::ResourceBusy);
 }
 
 #[tokio::test]
 async fn lost_events_are_told() {
-    let mut kernel = Witness::start().kernel;
-    let page = std::fs::write(kernel.instance().join("buffer_size_kb"), "4");
+    let mut trace = Witness::start().trace;
+    let page = std::fs::write(trace.instance().join("buffer_size_kb"), "4");
     page.expect("a buffer of a page can be had");
-    let listener = TcpListener::bind(V4).unwrap();
+    let listener = TcpListener::bind(LOOPBACK).unwrap();
     let server = listener.local_addr().unwrap();
     for _ in 0..1000 {
         let _client = TcpStream::connect(server).unwrap();
@@ -355,15 +202,15 @@ async fn lost_events_are_told() {
             .set_linger(Some(Duration::ZERO))
             .unwrap();
     }
-    let mut lines = Vec::new();
-    kernel.read(&mut lines).await.expect("the pipe can be read");
-    kernel.finish(&mut lines).expect("the pipe can be read");
+    let mut events = Vec::new();
+    let next = tokio::time::timeout(PATIENCE, trace.next(&mut events)).await;
+    next.expect("events come").expect("the pipe can be read");
+    trace.finish(&mut events).expect("the pipe can be read");
     let (mut told, mut lost) = (0, 0);
-    for line in lines {
-        match line.expect("a sound line") {
-            Line::Reset(event) => told += u64::from(event.source == server),
-            Line::Lost { events, .. } => lost += events.expect("a count"),
-            Line::Kill(_) => {}
+    for event in events {
+        match event {
+            TraceEvent::Reset(reset) => told += u64::from(reset.event.source == server),
+            TraceEvent::Lost { events, .. } => lost += events.expect("a count"),
             other => panic!("{other:?}"),
         }
     }

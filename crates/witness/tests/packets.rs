@@ -11,8 +11,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rstlab_witness::{
-    Conversation, Ending, Kernel, Line, Packets, Pair, Reason, Scope, Unavailable, conversations,
-    read_pcapng, write_pcapng,
+    Cause, Conversation, Ending, KernelTrace, Known, Packets, Pair, Place, Reason, Scope, State,
+    TraceEvent, Unavailable, Verdict, conversations, read_pcapng, write_pcapng,
 };
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
@@ -21,14 +21,28 @@ use socket2::{Domain, SockRef, Socket, Type};
 /// Longest wait for what must come.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Longest time until an orphan in FIN-WAIT-2 is a time-wait: its timer runs for up to 60 s (`tcp_fin_timeout`).
+const MAX_FIN_WAIT: Duration = Duration::from_secs(70);
+
 const LOOPBACK: [SocketAddr; 2] = [
     SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0),
     SocketAddr::new(IpAddr::V6(Ipv6Addr::LOCALHOST), 0),
 ];
 
+/// An address at which nobody listens.
+fn free(address: SocketAddr) -> SocketAddr {
+    TcpListener::bind(address).unwrap().local_addr().unwrap()
+}
+
+fn trace() -> KernelTrace {
+    let trace = KernelTrace::open(Scope::Resets(&[])).expect("these tests need root and tracefs");
+    assert!(trace.format().tells_closes_apart(), "Linux 6.12 or newer");
+    trace
+}
+
 /// A connection whose packets are captured, and whose server's side is to be reset.
 struct Watched {
-    kernel: Kernel,
+    kernel: KernelTrace,
     packets: Packets,
     listener: TcpListener,
     server: TcpStream,
@@ -38,12 +52,18 @@ struct Watched {
 
 impl Watched {
     fn new(address: SocketAddr) -> Self {
-        let kernel = Kernel::open(Scope::Resets).expect("these tests need root and tracefs");
-        let listener = TcpListener::bind(address).unwrap();
-        let packets = Packets::open(listener.local_addr().unwrap().port()).unwrap();
-        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        Self::on(TcpListener::bind(address).unwrap(), address)
+    }
+
+    /// A connection to `listener` at an address.
+    fn on(listener: TcpListener, mut address: SocketAddr) -> Self {
+        let kernel = trace();
+        let port = listener.local_addr().unwrap().port();
+        address.set_port(port);
+        let packets = Packets::open(port).unwrap();
+        let client = TcpStream::connect(address).unwrap();
         let (server, _) = listener.accept().unwrap();
-        let ends = [server.local_addr().unwrap(), client.local_addr().unwrap()];
+        let ends = [address, client.local_addr().unwrap()];
         Self {
             kernel,
             packets,
@@ -77,10 +97,13 @@ impl Watched {
     }
 }
 
-/// What the kernel says of the first RST from a server to a client, and what the packets do.
+/// What the kernel and the packets say of the first RST from a server to a client.
 #[derive(Debug, PartialEq)]
 struct Outcome {
     reason: Reason,
+    state: State,
+    /// The cause of the verdict, from the kernel's word alone.
+    cause: Cause,
     from_server: bool,
     answers: bool,
     refuses: bool,
@@ -90,10 +113,12 @@ struct Outcome {
 }
 
 impl Outcome {
-    /// A RST of the server's own.
-    fn own(reason: Reason, received_bytes: u64) -> Self {
+    /// A RST that a call of the server sent.
+    fn own(reason: Reason, cause: Cause, received_bytes: u64) -> Self {
         Self {
             reason,
+            state: State::Close,
+            cause,
             from_server: true,
             answers: false,
             refuses: false,
@@ -105,7 +130,7 @@ impl Outcome {
 }
 
 async fn outcome(
-    mut kernel: Kernel,
+    mut kernel: KernelTrace,
     packets: &Packets,
     [server, client]: [SocketAddr; 2],
 ) -> Outcome {
@@ -127,11 +152,13 @@ async fn outcome(
     };
     let told = tokio::time::timeout(PATIENCE, async {
         loop {
-            let mut lines = Vec::new();
-            kernel.read(&mut lines).await.unwrap();
-            for line in lines {
-                match line.unwrap() {
-                    Line::Reset(it) if it.source == server && it.destination == Some(client) => {
+            let mut events = Vec::new();
+            kernel.next(&mut events).await.unwrap();
+            for event in events {
+                match event {
+                    TraceEvent::Reset(it)
+                        if it.event.source == server && it.event.destination == Some(client) =>
+                    {
                         return it;
                     }
                     _ => {}
@@ -140,14 +167,22 @@ async fn outcome(
         }
     });
     let told = told.await.expect("the kernel tells of the RST");
-    // One clock: they are the same RST.
+    // Kernel and packets use one clock, so about the same time means the same RST.
     assert!(
-        Duration::from_nanos(at_ns).abs_diff(told.stamp.time) < Duration::from_millis(500),
+        Duration::from_nanos(at_ns).abs_diff(told.event.stamp.time) < Duration::from_millis(500),
         "{at_ns} {told:?}"
     );
+    assert_eq!(told.place, Place::First, "{told:?}");
+    let verdict = Verdict::of(&told.evidence(), server);
+    assert_eq!(verdict.known, Known::Proved, "{told:?}");
+    let told = told.event;
+    let sender = told.sender().map(|process| process.pid);
+    assert_eq!(sender, (!answers).then(std::process::id), "{told:?}");
     assert_eq!(packets.lost(), 0);
     Outcome {
-        reason: told.reason.expect("Linux 6.12 or newer"),
+        reason: told.reason.expect("a reason"),
+        state: told.state.expect("a state"),
+        cause: verdict.cause,
         from_server: from == server,
         answers,
         refuses,
@@ -157,7 +192,7 @@ async fn outcome(
     }
 }
 
-/// Waits until a RST has come: a connection that is over in both directions.
+/// Waits until a RST has come: poll(2) then tells that the connection is over in both directions.
 fn reset(client: &TcpStream) {
     let mut fds = [PollFd::new(client, PollFlags::empty())];
     let wait = rustix::event::Timespec::try_from(PATIENCE).unwrap();
@@ -165,26 +200,37 @@ fn reset(client: &TcpStream) {
 }
 
 #[tokio::test]
-async fn unread_at_close_is_a_rst_of_its_own() {
-    for address in LOOPBACK {
-        let mut watched = Watched::new(address);
+async fn unread_bytes_at_a_close_make_the_close_send_the_rst() {
+    let dual_stack = Socket::new(Domain::IPV6, Type::STREAM, None).unwrap();
+    dual_stack.set_only_v6(false).unwrap();
+    let any = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
+    dual_stack.bind(&any.into()).unwrap();
+    dual_stack.listen(8).unwrap();
+    let mapped = Watched::on(dual_stack.into(), LOOPBACK[0]);
+    for mut watched in [Watched::new(LOOPBACK[0]), Watched::new(LOOPBACK[1]), mapped] {
         watched.unread(b"unread");
-        assert_eq!(watched.close().await, Outcome::own(Reason::AbortOnClose, 6));
+        assert_eq!(
+            watched.close().await,
+            Outcome::own(Reason::AbortOnClose, Cause::UnreadAtClose, 6)
+        );
     }
 }
 
 #[tokio::test]
-async fn linger_zero_looks_the_same() {
+async fn linger_zero_makes_the_close_send_the_rst() {
     for address in LOOPBACK {
         let watched = Watched::new(address);
         let linger = SockRef::from(&watched.server).set_linger(Some(Duration::ZERO));
         linger.unwrap();
-        assert_eq!(watched.close().await, Outcome::own(Reason::TcpState, 0));
+        assert_eq!(
+            watched.close().await,
+            Outcome::own(Reason::TcpState, Cause::LingerZero, 0)
+        );
     }
 }
 
 #[tokio::test]
-async fn unread_at_close_after_a_half_close() {
+async fn unread_bytes_at_a_close_after_a_half_close_come_after_a_fin() {
     for address in LOOPBACK {
         let mut watched = Watched::new(address);
         watched.server.shutdown(Shutdown::Write).unwrap();
@@ -193,7 +239,7 @@ async fn unread_at_close_after_a_half_close() {
         let expected = Outcome {
             fin_before: true,
             fin_acked_before: true,
-            ..Outcome::own(Reason::AbortOnClose, 6)
+            ..Outcome::own(Reason::AbortOnClose, Cause::UnreadAtClose, 6)
         };
         assert_eq!(watched.close().await, expected);
     }
@@ -208,7 +254,7 @@ async fn data_after_close_is_answered() {
         while watched.server.write(&[0; 65536]).is_ok() {}
         let expected = Outcome {
             answers: true,
-            ..Outcome::own(Reason::AbortOnData, 1)
+            ..Outcome::own(Reason::AbortOnData, Cause::DataAfterClose, 1)
         };
         assert_eq!(watched.close_and_send(|_| ()).await, expected);
     }
@@ -222,7 +268,8 @@ async fn late_data_is_answered_after_the_fin_was_acknowledged() {
             answers: true,
             fin_before: true,
             fin_acked_before: true,
-            ..Outcome::own(Reason::TimewaitSocket, 1)
+            state: State::TimeWait,
+            ..Outcome::own(Reason::TimewaitSocket, Cause::LateData, 1)
         };
         let outcome = Watched::new(address).close_and_send(until_time_wait).await;
         assert_eq!(outcome, expected);
@@ -238,11 +285,13 @@ fn until_time_wait([server, client]: [SocketAddr; 2]) {
         "/proc/net/tcp6"
     };
     let words = [port.as_str(), &peer, " 05 ", " 03:"];
+    let begun = Instant::now();
     while !std::fs::read_to_string(table)
         .unwrap()
         .lines()
         .any(|line| words.iter().all(|word| line.contains(word)))
     {
+        assert!(begun.elapsed() < MAX_FIN_WAIT, "no time-wait");
         std::thread::yield_now();
     }
 }
@@ -250,8 +299,8 @@ fn until_time_wait([server, client]: [SocketAddr; 2]) {
 #[tokio::test]
 async fn a_refusal_answers_the_syn() {
     for address in LOOPBACK {
-        let kernel = Kernel::open(Scope::Resets).unwrap();
-        let server = TcpListener::bind(address).unwrap().local_addr().unwrap();
+        let kernel = trace();
+        let server = free(address);
         let packets = Packets::open(server.port()).unwrap();
         let client = Socket::new(Domain::for_address(server), Type::STREAM, None).unwrap();
         client.bind(&address.into()).unwrap();
@@ -261,14 +310,15 @@ async fn a_refusal_answers_the_syn() {
         let expected = Outcome {
             answers: true,
             refuses: true,
-            ..Outcome::own(Reason::NoSocket, 0)
+            state: State::NoSocket,
+            ..Outcome::own(Reason::NoSocket, Cause::Refused, 0)
         };
         assert_eq!(outcome(kernel, &packets, [server, client]).await, expected);
     }
 }
 
 #[tokio::test]
-async fn a_close_without_a_reset() {
+async fn a_close_without_a_reset_is_told_by_its_fin() {
     for address in LOOPBACK {
         let Watched {
             packets,
@@ -277,13 +327,8 @@ async fn a_close_without_a_reset() {
             ends,
             ..
         } = Watched::new(address);
-        let ending = async || {
-            packets
-                .conversation(Pair::new(ends[0], ends[1]))
-                .await
-                .unwrap()
-                .ending()
-        };
+        let pair = Pair::new(ends[0], ends[1]);
+        let ending = async || packets.conversation(pair).await.unwrap().ending();
         assert_eq!(ending().await, Ending::Open);
         drop(server);
         assert_eq!(client.read(&mut [0]).unwrap(), 0);
@@ -295,7 +340,7 @@ async fn a_close_without_a_reset() {
 async fn a_port_that_is_used_again_is_another_conversation() {
     let watched = Watched::new(LOOPBACK[0]);
     let listener = &watched.listener;
-    // An address of its own: on another one somebody else may have the port before it is used again.
+    // The address is used by this test only: on another one somebody else may take the port before it is used again.
     let connect = |port| {
         let client = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         let from = SocketAddr::from(([127, 0, 0, 2], port));
@@ -319,25 +364,15 @@ async fn a_port_that_is_used_again_is_another_conversation() {
     assert_eq!(second.packets()[0].flags.to_string(), "[S]");
 }
 
-/// Only the port that was asked for, and nothing from before.
+/// Segments of other ports, and those from before the capture began, are not captured.
 #[tokio::test]
-async fn other_ports_are_not_captured() {
+async fn only_the_port_asked_for_is_captured() {
     let watched = Watched::new(LOOPBACK[0]);
     let others = [watched.client.local_addr(), watched.listener.local_addr()].map(Result::unwrap);
-    let other = Packets::open(
-        TcpListener::bind(LOOPBACK[0])
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port(),
-    );
-    let nothing = other
-        .unwrap()
-        .conversation(Pair::new(others[0], others[1]))
-        .await;
-    assert_eq!(nothing, None);
-    let late = Packets::open(others[1].port()).unwrap();
     let pair = Pair::new(others[0], others[1]);
+    let other = Packets::open(free(LOOPBACK[0]).port()).unwrap();
+    assert_eq!(other.conversation(pair).await, None);
+    let late = Packets::open(others[1].port()).unwrap();
     assert_eq!(late.conversation(pair).await, None);
     (&watched.client).write_all(b"x").unwrap();
     let packets = late.conversation(pair).await.unwrap();
@@ -347,11 +382,7 @@ async fn other_ports_are_not_captured() {
 /// A thread that has ended has closed its socket.
 #[tokio::test]
 async fn the_capture_ends_with_its_last_handle() {
-    let port = TcpListener::bind(LOOPBACK[0])
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
+    let port = free(LOOPBACK[0]).port();
     let runs = || {
         let threads = std::fs::read_dir("/proc/self/task").unwrap();
         let name = format!("packets {port}\n");
@@ -367,12 +398,17 @@ async fn the_capture_ends_with_its_last_handle() {
     assert_eq!(other.conversation(Pair::new(nobody, nobody)).await, None);
     assert!(runs());
     drop(other);
-    assert!(!runs());
+    // Joining a thread returns before the kernel takes it out of /proc (`exit_mm` before `release_task`).
+    let begun = Instant::now();
+    while runs() {
+        assert!(begun.elapsed() < PATIENCE, "the thread runs on");
+        std::thread::yield_now();
+    }
 }
 
 #[test]
 fn without_the_privilege_the_error_names_it() {
-    // Privileges are a thread's.
+    // Each thread has its own privileges.
     let opened = std::thread::spawn(|| {
         let mut sets = capabilities(None).unwrap();
         sets.effective.remove(CapabilitySet::NET_RAW);
@@ -387,9 +423,10 @@ fn without_the_privilege_the_error_names_it() {
     assert!(error.to_string().contains("CAP_NET_RAW"), "{error}");
 }
 
-fn command(program: &str, arguments: &[&str]) -> String {
+/// The output of a program; its arguments have no blanks in them.
+fn command(program: &str, arguments: &str) -> String {
     let output = Command::new(program)
-        .args(arguments)
+        .args(arguments.split(' '))
         .output()
         .expect(program);
     let errors = String::from_utf8_lossy(&output.stderr);
@@ -430,51 +467,29 @@ async fn tshark_reads_each_file_and_shows_the_reset_with_its_comment() {
         assert!(conversation.left_out() > 0);
         let path = dir.path().join(name);
         let comment = "unread-at-close, proved: “6 bytes” unread";
-        write_pcapng(
-            std::fs::File::create(&path).unwrap(),
-            &conversation,
-            comment,
-        )
-        .unwrap();
+        let out = std::fs::File::create(&path).unwrap();
+        write_pcapng(out, &conversation, comment).unwrap();
         let file = path.to_str().unwrap();
-        let all = command(
-            "tshark",
-            &[
-                "-r",
-                file,
-                "-T",
-                "fields",
-                "-e",
-                "tcp.flags.str",
-                "-e",
-                "frame.comment",
-            ],
-        );
+        let tshark = |options: &str| command("tshark", &format!("-r {file} {options}"));
+        let all = tshark("-T fields -e tcp.flags.str -e frame.comment");
         assert_eq!(all.lines().count(), conversation.packets().len());
-        let fields = ["-T", "fields", "-e", "frame.number", "-e", "frame.comment"];
-        let resets = [&["-r", file, "-Y", "tcp.flags.reset==1"][..], &fields].concat();
-        let number = conversation
-            .packets()
-            .iter()
-            .position(|it| it.flags.rst())
-            .unwrap()
-            + 1;
-        assert_eq!(command("tshark", &resets), format!("{number}\t{comment}\n"));
-        let comments = [&["-r", file, "-Y", "frame.comment"][..], &fields].concat();
-        assert_eq!(command("tshark", &comments).lines().count(), 2);
-        let damaged = [
-            "-r",
-            file,
-            "-Y",
-            "_ws.malformed || _ws.expert.severity==error",
-        ];
-        assert!(!command("tshark", &damaged).contains("alformed"));
-        assert!(command("capinfos", &["-k", file]).contains(comment));
+        let numbers = |filter| {
+            let fields = "-T fields -e frame.number -e frame.comment";
+            tshark(&format!("-Y {filter} {fields}"))
+        };
+        let mut packets = conversation.packets().iter();
+        let number = 1 + packets.position(|it| it.flags.rst()).unwrap();
+        let resets = numbers("tcp.flags.reset==1");
+        assert_eq!(resets, format!("{number}\t{comment}\n"));
+        assert_eq!(numbers("frame.comment").lines().count(), 2);
+        let damaged = tshark("-Y _ws.malformed||_ws.expert.severity==error");
+        assert!(!damaged.contains("alformed"));
+        assert!(command("capinfos", &format!("-k {file}")).contains(comment));
         same_but_for_the_clock(&conversation, &path);
     }
 }
 
-/// What was written reads back; but in a file there is only the wall clock, and nobody knows what was left out.
+/// A file that was written reads back the same, but for the clock: a file has only the wall clock.
 fn same_but_for_the_clock(written: &Conversation, path: &Path) {
     let read = conversations(read_pcapng(path).unwrap());
     assert_eq!(read.len(), 1);
@@ -492,20 +507,7 @@ impl Tcpdump {
     /// Starts it, and waits until it listens. A buffer for whole packets would hold few of them.
     fn start(port: u16, file: &Path) -> Self {
         let mut child = Command::new("tcpdump")
-            .args([
-                "-i",
-                "lo",
-                "--nano",
-                "-U",
-                "--immediate-mode",
-                "-s",
-                "128",
-                "-B",
-                "16384",
-                "-Z",
-                "root",
-                "-w",
-            ])
+            .args("-i lo --nano -U --immediate-mode -s 128 -B 16384 -Z root -w".split(' '))
             .arg(file)
             .args(["tcp", "port", &port.to_string()])
             .stderr(Stdio::piped())
@@ -525,9 +527,9 @@ impl Tcpdump {
     }
 }
 
-/// The same segments, of the same lengths: each of many connections, reset in the middle of a large answer.
+/// Each of many connections is reset in the middle of a large answer.
 #[tokio::test]
-async fn sees_what_tcpdump_sees() {
+async fn the_capture_has_the_same_segments_as_tcpdump() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("tcpdump.pcap");
     let listener = TcpListener::bind(LOOPBACK[0]).unwrap();
@@ -550,7 +552,7 @@ async fn sees_what_tcpdump_sees() {
         pairs.push(Pair::new(server, peer));
     }
     let converted = dir.path().join("tcpdump.pcapng");
-    // Both are behind: tcpdump takes its time, and an acknowledgment may yet be answered with an echo.
+    // Both captures may still grow: tcpdump is slow, and an acknowledgment may yet be answered with an echo.
     let patience = Instant::now() + PATIENCE;
     let (ours, theirs) = loop {
         let mut ours = Vec::new();
@@ -558,7 +560,7 @@ async fn sees_what_tcpdump_sees() {
             ours.push(packets.conversation(*pair).await.unwrap());
         }
         let [from, to] = [&file, &converted].map(|path| path.to_str().unwrap());
-        command("editcap", &["-F", "pcapng", from, to]);
+        command("editcap", &format!("-F pcapng {from} {to}"));
         let theirs = conversations(read_pcapng(&converted).unwrap());
         let count = |all: &[Conversation]| all.iter().map(|it| it.packets().len()).sum::<usize>();
         if count(&ours) == count(&theirs) || Instant::now() > patience {
@@ -569,7 +571,8 @@ async fn sees_what_tcpdump_sees() {
     assert_eq!(packets.lost(), 0);
     assert_eq!(theirs.len(), ours.len());
     for (theirs, ours) in theirs.iter().zip(&ours) {
-        // Each socket takes the time for itself, and two processors handle packets at the same time.
+        // The order may differ: each socket reads the clock by itself, and two processors handle packets at the same
+        // time.
         let told = |it: &Conversation| {
             let packets = it.packets().iter();
             let told = packets.map(|it| {

@@ -1,5 +1,5 @@
-//! A server as hyper makes it, with nothing added: it answers every request, and ignores bodies (or reads them with
-//! `--read`). For the matrix of real servers.
+//! A server of hyper alone, for the matrix of real servers: it answers every request, and ignores bodies, or reads them
+//! with `--read`.
 
 use std::convert::Infallible;
 use std::env;
@@ -26,7 +26,7 @@ async fn main() -> std::io::Result<()> {
     loop {
         let (stream, _) = listener.accept().await?;
         let service = service_fn(move |request| answer(request, read));
-        // How a connection ends is for the other side to say.
+        // Errors of a connection are for the other side to report.
         tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
     }
 }
@@ -36,7 +36,7 @@ async fn answer(
     read: bool,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     if read {
-        // A cut body ends the connection, and the answer with it.
+        // If the body is cut, the connection ends, and so does the answer.
         let _ = request.into_body().collect().await;
     }
     Ok(Response::new(Full::new(RESPONSE)))

@@ -1,4 +1,4 @@
-//! strace tells how the proxy writes a request: the calls themselves, not what arrived.
+//! Checks with strace by which system calls the proxy writes a request.
 
 #![cfg(feature = "peers")]
 // Helpers of tests, outside of #[test].
@@ -12,10 +12,10 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::{fs, mem, str};
 
-use rstlab_tests::{LIMIT, Reply, Server, connect, proxy_command, read_reply};
+use rstlab_tests::{LIMIT, Reply, Server, connect, content_length, proxy_command, read_reply};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use tempfile::TempDir;
-use trace::{Call, calls};
+use trace::{WriteCall, calls};
 
 /// A request: its head as the client sends it, its body as the client sends it, its body as the proxy forwards it.
 const REQUESTS: [(&str, &str, &str); 3] = [
@@ -50,13 +50,13 @@ enum Arrival {
 }
 
 /// A proxy under strace, and its upstream, which this test plays itself.
-struct Traced {
+struct TracedProxy {
     proxy: Server,
     listener: TcpListener,
     directory: TempDir,
 }
 
-impl Traced {
+impl TracedProxy {
     fn start(settings: &[(&str, &str)]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         set_socket_timeout(&listener, Timeout::Recv, Some(LIMIT)).unwrap();
@@ -123,12 +123,12 @@ impl Traced {
     }
 
     /// Ends the proxy; returns what it wrote to the upstream, by its end of the connection.
-    fn finish(self) -> HashMap<SocketAddr, Vec<Call>> {
+    fn finish(self) -> HashMap<SocketAddr, Vec<WriteCall>> {
         let upstream = self.listener.local_addr().unwrap();
         // strace holds the proxy's standard error too: when that is closed, the trace is complete.
         assert_eq!(self.proxy.stop().status.code(), Some(0));
         let trace = fs::read_to_string(self.directory.path().join("strace")).unwrap();
-        let mut connections: HashMap<SocketAddr, Vec<Call>> = HashMap::new();
+        let mut connections: HashMap<SocketAddr, Vec<WriteCall>> = HashMap::new();
         for (socket, call) in calls(&trace) {
             if let Some((ours, theirs)) = socket.split_once("->")
                 && theirs == upstream.to_string()
@@ -146,12 +146,12 @@ impl Traced {
 /// The upstream's side of a connection.
 struct Upstream {
     stream: TcpStream,
-    /// What was read after the head.
+    /// The bytes that were read after the head.
     body: Vec<u8>,
 }
 
 impl Upstream {
-    /// Reads a head, and forgets what came before its end.
+    /// Reads a head, and drops all bytes up to its end.
     fn read_head(&mut self) {
         self.body.clear();
         while self.body_starts_at().is_none() {
@@ -175,25 +175,18 @@ impl Upstream {
 
     /// Reads the body of a request with this head to its end.
     fn read_rest(&mut self, head: &str) {
-        let length = head.lines().find_map(|line| {
-            let length = line.strip_prefix("Content-Length: ")?;
-            length.parse::<usize>().ok()
-        });
-        loop {
-            let whole = match length {
-                Some(length) => self.body.len() >= length,
-                None if head.contains("chunked") => self.body.ends_with(HEAD_END),
-                None => true,
-            };
-            if whole {
-                break;
-            }
+        let length = content_length(head);
+        let is_whole = |body: &[u8]| match head.contains("chunked") {
+            true => body.ends_with(HEAD_END),
+            false => body.len() >= length,
+        };
+        while !is_whole(&self.body) {
             self.read_some();
         }
     }
 }
 
-/// The client has sent its request: reads the answer to its end.
+/// Ends the sending side of the client, and reads the answer to its end.
 fn finish_client(mut client: TcpStream) {
     client.shutdown(std::net::Shutdown::Write).unwrap();
     let reply: Reply = read_reply(&mut client);
@@ -201,8 +194,8 @@ fn finish_client(mut client: TcpStream) {
 }
 
 #[test]
-fn split_is_two_writev_whatever_the_framing_and_however_it_arrived() {
-    let traced = Traced::start(&[("PROXY_WRITES", "split")]);
+fn a_split_request_is_two_writev_for_every_framing_and_arrival() {
+    let traced = TracedProxy::start(&[("PROXY_WRITES", "split")]);
     let mut expected = Vec::new();
     for (head, body, forwarded) in REQUESTS {
         for arrival in [
@@ -220,15 +213,15 @@ fn split_is_two_writev_whatever_the_framing_and_however_it_arrived() {
         let calls = &written[&connection];
         let case = format!("{arrival:?} of {head:?}: {calls:?}");
         assert_eq!(calls.len(), 2, "{case}");
-        assert!(calls.iter().all(Call::is_writev), "{case}");
+        assert!(calls.iter().all(WriteCall::is_writev), "{case}");
         assert!(calls[0].is_head(), "{case}");
         assert_eq!(str::from_utf8(&calls[1].bytes), Ok(forwarded), "{case}");
     }
 }
 
 #[test]
-fn joined_is_one_writev_that_carries_both() {
-    let traced = Traced::start(&[("PROXY_WRITES", "joined")]);
+fn a_joined_request_is_one_writev_with_head_and_body() {
+    let traced = TracedProxy::start(&[("PROXY_WRITES", "joined")]);
     let mut expected = Vec::new();
     for (head, body, forwarded) in REQUESTS {
         for arrival in [Arrival::OnePiece, Arrival::ByteByByte, Arrival::TwoPieces] {
@@ -253,10 +246,10 @@ fn a_large_body_follows_its_head_in_writes_of_its_own() {
     let body: Vec<u8> = (0..200_000_u32).map(|at| at as u8).collect();
     let head = "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 200000\r\n\r\n";
     for arrival in [Arrival::OnePiece, Arrival::BodyAfterHeadWasForwarded] {
-        let traced = Traced::start(&[("PROXY_WRITES", "split")]);
+        let traced = TracedProxy::start(&[("PROXY_WRITES", "split")]);
         let connection = traced.exchange(head, &body, arrival);
         let mut calls = traced.finish().remove(&connection).unwrap();
-        assert!(calls.iter().all(Call::is_writev), "{arrival:?}");
+        assert!(calls.iter().all(WriteCall::is_writev), "{arrival:?}");
         assert!(calls[0].is_head(), "{arrival:?}: {:?}", calls[0]);
         let sent: Vec<u8> = calls[1..]
             .iter_mut()
@@ -269,7 +262,7 @@ fn a_large_body_follows_its_head_in_writes_of_its_own() {
 #[test]
 fn a_request_without_a_body_is_one_writev() {
     for writes in ["split", "joined"] {
-        let traced = Traced::start(&[("PROXY_WRITES", writes)]);
+        let traced = TracedProxy::start(&[("PROXY_WRITES", writes)]);
         let connection =
             traced.exchange("GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"", Arrival::OnePiece);
         let calls = &traced.finish()[&connection];
@@ -282,9 +275,9 @@ fn a_request_without_a_body_is_one_writev() {
 }
 
 #[test]
-fn on_a_connection_that_is_kept_each_request_is_split() {
+fn each_request_on_a_kept_connection_is_split() {
     let settings = [("PROXY_UPSTREAM_KEEPALIVE", "on"), ("LOG", "debug")];
-    let mut traced = Traced::start(&settings);
+    let mut traced = TracedProxy::start(&settings);
     let mut upstream: Option<Upstream> = None;
     let get = ("GET / HTTP/1.1\r\nHost: x\r\n\r\n", "", "");
     let requests = [REQUESTS[0], get, REQUESTS[1], REQUESTS[2]];

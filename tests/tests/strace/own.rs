@@ -5,15 +5,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use rstlab_tests::{Program, binary, strace_calls};
+use rstlab_tests::{ChildProgram, binary, strace_calls};
 use tempfile::TempDir;
 
-/// What the two do with sockets, and the sleep.
+/// The calls of the two programs on sockets, and the sleep.
 const CALLS: &str = "trace=socket,setsockopt,bind,listen,getsockname,accept,accept4,connect,sendto,sendmsg,\
                      recvfrom,recvmsg,read,ioctl,shutdown,close,nanosleep,clock_nanosleep";
 
-/// `rstlab` under strace, telling its own calls as well.
-fn traced(output: &Path, args: &[&str]) -> Program {
+/// `rstlab` under strace and with its own `--trace`.
+fn traced(output: &Path, args: &[&str]) -> ChildProgram {
     let mut command = Command::new("strace");
     // -D leaves the program our own child.
     command
@@ -22,17 +22,17 @@ fn traced(output: &Path, args: &[&str]) -> Program {
         .arg(binary("rstlab"))
         .args(args)
         .arg("--trace");
-    Program::start(command)
+    ChildProgram::start(command)
 }
 
-/// A run of both: what each told, and what strace told of it.
-struct Run {
+/// The calls of a run: of each program its own trace, and that of strace.
+struct TracedRun {
     server: (Vec<String>, Vec<String>),
     client: (Vec<String>, Vec<String>),
     _directory: TempDir,
 }
 
-fn run(client_args: &[&str], server_args: &[&str]) -> Run {
+fn run(client_args: &[&str], server_args: &[&str]) -> TracedRun {
     let directory = TempDir::new().unwrap();
     let output = |name: &str| -> PathBuf { directory.path().join(name) };
     let mut server = traced(
@@ -51,14 +51,14 @@ fn run(client_args: &[&str], server_args: &[&str]) -> Run {
     server.wait_for("close(");
     let server = server.stop();
     let strace = |name| by_strace(&fs::read_to_string(output(name)).unwrap());
-    Run {
+    TracedRun {
         server: (by_us(&server.log), strace("server")),
         client: (by_us(&client.log), strace("client")),
         _directory: directory,
     }
 }
 
-/// The calls in our own lines, whose form is checked.
+/// The calls in the lines of `--trace`; checks the form of the lines.
 fn by_us(log: &[String]) -> Vec<String> {
     let call = |line: &String| {
         let (time, rest) = line.split_once(' ').expect("a time");
@@ -75,12 +75,12 @@ fn by_us(log: &[String]) -> Vec<String> {
     log.iter().map(call).collect()
 }
 
-/// The calls in strace's lines, from the first socket on, as far as they returned.
+/// The calls in strace's lines that returned, from the first socket on.
 fn by_strace(trace: &str) -> Vec<String> {
     let mut calls = Vec::new();
     for text in strace_calls(trace) {
         let returned = text.contains(" = ") && !text.contains(" = ?");
-        // The standard library asks others of the terminal.
+        // The standard library calls ioctl for terminals.
         if returned && (!text.starts_with("ioctl(") || text.contains("FIONREAD")) {
             calls.push(normal(&text));
         }
@@ -89,7 +89,7 @@ fn by_strace(trace: &str) -> Vec<String> {
     calls.split_off(first.expect("a socket"))
 }
 
-/// Without what differs by nature: pointers, columns, and a `struct timeval` that strace shows as bytes.
+/// A call without the parts that differ: pointers, columns, and a `struct timeval`, which strace shows as bytes.
 fn normal(call: &str) -> String {
     let (call, returned) = call.rsplit_once(" = ").expect("a result");
     let call = call.trim_end();
@@ -128,7 +128,7 @@ fn own_trace_is_what_strace_sees_of_a_clean_end() {
 
 #[test]
 fn own_trace_is_what_strace_sees_of_a_reset() {
-    // Long enough for the bytes that will stay unread; if not, the traces agree all the same.
+    // The pause lets the unread bytes arrive. The traces agree even if the bytes come later.
     let run = run(&["--spam"], &["--sleep=300ms"]);
     assert_eq!(run.server.0, run.server.1);
     assert_eq!(run.client.0, run.client.1);

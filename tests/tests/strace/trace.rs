@@ -1,3 +1,5 @@
+//! Reads the output of strace: the calls that wrote to sockets, with their bytes.
+
 use std::fmt;
 
 use rstlab_tests::strace_calls;
@@ -5,18 +7,18 @@ use rstlab_tests::strace_calls;
 use crate::HEAD_END;
 
 /// One system call that wrote to a socket.
-pub(crate) struct Call {
+pub(crate) struct WriteCall {
     name: String,
     pub(crate) bytes: Vec<u8>,
 }
 
-impl fmt::Debug for Call {
+impl fmt::Debug for WriteCall {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}({})", self.name, self.bytes.escape_ascii())
     }
 }
 
-impl Call {
+impl WriteCall {
     pub(crate) fn is_writev(&self) -> bool {
         self.name == "writev"
     }
@@ -29,11 +31,11 @@ impl Call {
 }
 
 /// Reads strace's output: the socket's two ends, and what was written to it.
-pub(crate) fn calls(trace: &str) -> Vec<(String, Call)> {
+pub(crate) fn calls(trace: &str) -> Vec<(String, WriteCall)> {
     let mut calls = Vec::new();
     for text in strace_calls(trace) {
         let returned = text.rsplit_once(" = ").map(|(_, value)| value.parse());
-        // Failed (EAGAIN), or no call at all (a signal, an exit).
+        // Other lines are calls that failed (EAGAIN), signals and exits.
         let Some(Ok(written)) = returned else {
             continue;
         };
@@ -44,7 +46,7 @@ pub(crate) fn calls(trace: &str) -> Vec<(String, Call)> {
             let mut bytes: Vec<u8> = data.split('"').skip(1).step_by(2).flat_map(hex).collect();
             bytes.truncate(written);
             let name = name.to_owned();
-            calls.push((socket.to_owned(), Call { name, bytes }));
+            calls.push((socket.to_owned(), WriteCall { name, bytes }));
         }
     }
     calls

@@ -1,3 +1,5 @@
+//! The kinds of resets that the tests make, with the cause of each.
+
 use std::time::Duration;
 
 use rstlab_upstream::Mode;
@@ -12,12 +14,12 @@ pub(crate) struct Kind {
     /// Of the request; `None` is a GET.
     pub(crate) body_bytes: Option<u64>,
     pub(crate) response_bytes: u64,
-    /// What makes the reset; `None` where the timing decides among three: on a busy machine, whatever the gap.
+    /// What makes the reset; `None` if the timing decides among three causes, as it may for any gap on a busy machine.
     pub(crate) cause: Option<Cause>,
     pub(crate) in_the_mix: bool,
 }
 
-/// More than the sockets' buffers hold: when the server closes, most of it is not sent, and neither is its FIN.
+/// More than the sockets' buffers hold: when the server closes, most of the response and the FIN are not sent yet.
 const LARGE: u64 = 614_400;
 
 const LAZY: Kind = Kind {
@@ -33,7 +35,7 @@ const LAZY: Kind = Kind {
 pub(crate) const KINDS: [Kind; 11] = [
     Kind {
         name: "lazy, gap 0",
-        // Longer than one read of the server's.
+        // The body is longer than one read of the server.
         body_bytes: Some(60_000),
         in_the_mix: true,
         ..LAZY
@@ -62,7 +64,7 @@ pub(crate) const KINDS: [Kind; 11] = [
         ..LAZY
     },
     Kind {
-        // Of bytes that lie unread, a close with SO_LINGER zero says so too: there must be none.
+        // No byte may lie unread: a close with SO_LINGER zero would then have that cause, too.
         name: "abort",
         mode: Mode::Abort,
         body_bytes: None,

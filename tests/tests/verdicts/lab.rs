@@ -1,13 +1,17 @@
+//! A proxy and an upstream in process that make resets of one kind, and the records of them.
+
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rstlab_lab::load::{self, Extent, Plan, Target};
-use rstlab_proxy::{Stats, Writes};
+use rstlab_lab::makes::load::{self, Extent, LoadPlan, Target};
+use rstlab_proxy::Writes;
 use rstlab_tests::binary;
 use rstlab_upstream::Mode;
-use rstlab_witness::{Level, Pair, Record, Recorder, Witness};
+use rstlab_witness::{
+    Ended, Level, Pair, Record, Sources, Taker, Takers, Wants, Witness, ended_queue,
+};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -18,16 +22,16 @@ use crate::kinds::Kind;
 /// Longer than a response takes, shorter than the proxy watches.
 const CLOSE_DELAY: Duration = Duration::from_millis(30);
 
-/// Most rounds of requests until there are enough resets.
+/// The most rounds of requests until there are enough resets.
 const ROUNDS: usize = 10;
 
 /// Upstream and proxy in this process, each with a witness as in processes of their own.
 pub(crate) struct Lab {
     kind: &'static Kind,
     proxy: SocketAddr,
-    stats: Arc<Stats>,
+    takers: Takers,
     witnesses: [Witness; 2],
-    halves: mpsc::Receiver<Record>,
+    halves: mpsc::Receiver<Arc<Ended>>,
     stop_proxy: CancellationToken,
     stop_upstream: CancellationToken,
     running: [JoinHandle<std::io::Result<()>>; 2],
@@ -43,44 +47,54 @@ impl Lab {
             .expect("a port and a witness");
         let upstream_address = upstream.local_addr().expect("a port and a witness");
         let proxy_address = proxy.local_addr().expect("a port and a witness");
-        let (sender, halves) = mpsc::channel(100_000);
-        let recorder = Recorder::to_channel(sender);
+        let (queue, halves) = ended_queue("verdicts", 100_000, Wants::Records);
+        let queue: Arc<dyn Taker> = Arc::new(queue);
+        let takers = || Takers::new([Arc::clone(&queue)]);
         let witness = || {
-            let recorder = Some(recorder.clone());
-            Witness::open(level, upstream_address.port(), recorder).expect("a witness")
+            let sources = Sources {
+                wanted: level,
+                port: upstream_address.port(),
+                for_records: true,
+                ..Sources::default()
+            };
+            Witness::open(&sources).expect("a witness")
         };
         let witnesses = [witness(), witness()];
-        let stats = Arc::new(Stats::default());
+        let of_proxy = takers();
         let stop_proxy = CancellationToken::new();
         let stop_upstream = CancellationToken::new();
         let upstream = rstlab_upstream::run(
             upstream,
-            rstlab_upstream::Config {
+            rstlab_upstream::UpstreamConfig {
                 mode: kind.mode,
                 response_bytes: kind.response_bytes,
                 close_delay: CLOSE_DELAY,
                 program: Some(binary("rstlab-upstream")),
-                ..rstlab_upstream::Config::default()
-            },
+                ..rstlab_upstream::UpstreamConfig::default()
+            }
+            .into(),
+            takers(),
             witnesses[0].clone(),
             stop_upstream.clone(),
         );
         let proxy = rstlab_proxy::run(
             proxy,
-            rstlab_proxy::Config {
+            rstlab_proxy::ProxyConfig {
                 upstream: upstream_address.to_string(),
-                writes: Writes::Split { gap: kind.gap },
+                writes: Writes::Split,
+                gap: kind.gap,
                 upstream_keepalive: kind.mode == Mode::IdleClose,
-                ..rstlab_proxy::Config::default()
-            },
-            Arc::clone(&stats),
+                ..rstlab_proxy::ProxyConfig::default()
+            }
+            .into(),
+            of_proxy.clone(),
             witnesses[1].clone(),
             stop_proxy.clone(),
         );
         Self {
             kind,
             proxy: proxy_address,
-            stats,
+            takers: of_proxy,
             witnesses,
             halves,
             stop_proxy,
@@ -96,21 +110,21 @@ impl Lab {
         connections: usize,
         rate: Option<f64>,
     ) -> Vec<Record> {
-        let plan = Plan {
+        let plan = LoadPlan {
             extent: Extent::Requests(count as u64),
             connections,
             rate,
             body_bytes: self.kind.body_bytes,
-            ..Plan::new(Target::from(self.proxy))
+            ..LoadPlan::new(Target::from(self.proxy))
         };
-        // Not every request is one: the body may come along with the head, and the race needs two.
+        // Not every request makes a reset: the body may come with the head, and the keep-alive race needs two requests.
         let mut rounds = 0;
-        while self.told() < count as u64 {
+        while self.made() < count as u64 {
             assert!(
                 rounds < ROUNDS,
                 "{}: {} resets",
                 self.kind.name,
-                self.told()
+                self.made()
             );
             rounds += 1;
             load::run(&plan, |_| {}).await;
@@ -125,8 +139,8 @@ impl Lab {
             witness.close().await;
         }
         let mut halves = Vec::new();
-        while let Some(half) = self.halves.recv().await {
-            halves.push(half);
+        while let Ok(ended) = self.halves.try_recv() {
+            halves.extend(ended.record.as_deref().cloned());
         }
         let mut records = merged(halves);
         assert!(
@@ -139,8 +153,8 @@ impl Lab {
     }
 
     /// Connections that were reset, or ended too early.
-    fn told(&self) -> u64 {
-        let summary = self.stats.summary();
+    fn made(&self) -> u64 {
+        let summary = self.takers.totals().summary();
         summary.resets.max(summary.truncated + summary.no_response)
     }
 }

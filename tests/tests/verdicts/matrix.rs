@@ -1,11 +1,13 @@
+//! A table of causes: how often a cause was given which verdict.
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use rstlab_witness::Cause;
 
-/// How often something that is one cause was told as another.
+/// How often resets of one cause were given which cause by a verdict.
 #[derive(Default)]
-pub(crate) struct Matrix {
+pub(crate) struct CauseMatrix {
     rows: BTreeMap<String, Row>,
 }
 
@@ -14,7 +16,7 @@ struct Row {
     told: BTreeMap<&'static str, usize>,
 }
 
-impl Matrix {
+impl CauseMatrix {
     pub(crate) fn add(&mut self, row: &str, is: Cause, told: Cause) {
         let row = self.rows.entry(row.to_owned()).or_insert(Row {
             is,
@@ -39,7 +41,7 @@ impl Matrix {
     }
 }
 
-impl fmt::Display for Matrix {
+impl fmt::Display for CauseMatrix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let causes: BTreeSet<_> = self.rows.values().flat_map(|row| row.told.keys()).collect();
         write!(f, "{:50}", "")?;

@@ -1,116 +1,75 @@
-use std::fs;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+//! Programs and connections that the tests of `rstlab watch` run beside it.
+
+use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
-use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::thread;
-use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rstlab_tests::{ChildProgram, instances_of, json_lines, rstlab};
+use rustix::process::Signal;
+use serde_json::Value;
 
-/// A process that is being started holds, for a moment, the sockets of all tests beside it, and the last to close
-/// sends the RST: each test runs alone.
+/// Lets one test run at a time: a process that is being started holds the sockets of all other tests for a moment, and
+/// the last process to close a socket sends the RST.
 pub(crate) fn alone() -> MutexGuard<'static, ()> {
     static RUNNING: Mutex<()> = Mutex::new(());
-    // One that failed has ended too.
+    // A test that failed has ended too.
     RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Longest wait for what must come.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
-
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_rstlab");
 
-/// A program that runs beside the test, and is killed with it.
+/// A program that runs beside the test, and is ended with it.
 pub(crate) struct Beside {
-    pub(crate) child: Child,
-    /// What it said until it was ready.
+    pub(crate) program: ChildProgram,
+    /// Its log until it was ready.
     pub(crate) said: String,
-    errors: BufReader<ChildStderr>,
 }
 
 impl Beside {
     /// Starts it and waits until it says `ready` on standard error.
     pub(crate) fn start(command: &mut Command, ready: &str) -> Self {
-        let mut child = command
-            .stdin(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the program starts");
-        let errors = BufReader::new(child.stderr.take().expect("a pipe"));
-        let said = String::new();
-        let mut beside = Self {
-            child,
-            said,
-            errors,
-        };
-        while beside.errors.read_line(&mut beside.said).expect("text") > 0 {
-            if beside.said.contains(ready) {
-                return beside;
-            }
-        }
-        panic!("{command:?} did not start: {}", beside.said);
+        let mut program = ChildProgram::spawn(command);
+        program.wait_for(ready);
+        let said = program.said() + "\n";
+        Self { program, said }
     }
 
-    pub(crate) fn watch(args: &[&str]) -> Self {
-        let mut command = Command::new(PROGRAM);
-        command.arg("watch").args(args).stdout(Stdio::piped());
+    /// `rstlab watch` with these arguments, one blank apart.
+    pub(crate) fn watch(args: &str) -> Self {
+        let mut command = rstlab(&["watch"]);
+        command.args(args.split(' ')).stdout(Stdio::piped());
         Self::start(&mut command, "watching")
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
-        let pid = Pid::from_child(&self.child);
-        kill_process(pid, signal).expect("it runs");
+        self.program.signal(signal);
     }
 
     /// Everything that it wrote to standard output until it ended.
     pub(crate) fn output(&mut self) -> String {
-        let mut out = String::new();
-        let stdout = self.child.stdout.as_mut().expect("a pipe");
-        stdout.read_to_string(&mut out).expect("text");
-        out
+        self.program.output()
     }
 
-    /// Waits for its end; its status and the rest of its standard error.
+    /// The lines of JSON that it wrote until it ended well.
+    pub(crate) fn records(&mut self) -> Vec<Value> {
+        let records = json_lines(&self.output());
+        assert!(self.end().0.success());
+        records
+    }
+
+    /// Waits for its end; its status and the rest of its log.
     pub(crate) fn end(&mut self) -> (ExitStatus, String) {
-        let begun = Instant::now();
-        let status = loop {
-            if let Some(status) = self.child.try_wait().expect("a child") {
-                break status;
-            }
-            assert!(begun.elapsed() < PATIENCE, "it does not end");
-            thread::sleep(Duration::from_millis(5));
-        };
-        let mut rest = String::new();
-        self.errors.read_to_string(&mut rest).expect("text");
-        (status, rest)
+        let ended = self.program.end();
+        let until_ready = self.said.lines().count();
+        (ended.status, ended.log[until_ready..].join("\n") + "\n")
     }
 
     /// Its trace instances: one while it runs.
     pub(crate) fn instances(&self) -> Vec<PathBuf> {
-        instances(self.child.id())
+        instances_of(self.program.pid().as_raw_pid().cast_unsigned())
     }
-}
-
-impl Drop for Beside {
-    fn drop(&mut self) {
-        // An error says that it has ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// The trace instances of processes with that number.
-pub(crate) fn instances(pid: u32) -> Vec<PathBuf> {
-    let entries = fs::read_dir("/sys/kernel/tracing/instances").expect("root, and tracefs");
-    let paths = entries.map(|entry| entry.expect("an entry").path());
-    let prefix = format!("rstlab-{pid}-");
-    let is_its = |path: &PathBuf| {
-        let name = path.file_name().and_then(|name| name.to_str());
-        name.is_some_and(|name| name.starts_with(&prefix))
-    };
-    paths.filter(is_its).collect()
 }
 
 pub(crate) fn listener() -> (TcpListener, SocketAddr) {
@@ -124,7 +83,7 @@ pub(crate) fn connection(listener: &TcpListener) -> (TcpStream, TcpStream) {
     (listener.accept().expect("accepts").0, client)
 }
 
-/// Closes with a byte unread.
+/// A connection whose server closes with a byte unread; returns the client.
 pub(crate) fn reset(listener: &TcpListener) -> TcpStream {
     let (server, mut client) = connection(listener);
     client.write_all(b"x").expect("sends");

@@ -1,3 +1,5 @@
+//! Compares `rstlab watch` with tcpdump: watch reports every RST, and no other.
+
 use std::collections::HashMap;
 use std::io::{BufRead as _, BufReader};
 use std::net::{SocketAddr, TcpListener};
@@ -6,18 +8,19 @@ use std::process::Command;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
+use rstlab_tests::{InTime as _, LIMIT};
+use rustix::process::{Pid, Signal};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::beside::{Beside, PATIENCE, listener, reset};
+use crate::beside::{Beside, listener, reset};
 
-type Pair = (SocketAddr, SocketAddr);
+type FromTo = (SocketAddr, SocketAddr);
 
 /// `rstlab watch` and tcpdump beside the same server.
 pub(crate) struct Compare {
     server: SocketAddr,
-    /// Makes the last reset: when tcpdump has that, it has all.
+    /// Makes the last reset: when tcpdump has seen that one, it has seen all.
     marker: TcpListener,
     directory: TempDir,
     tcpdump: Beside,
@@ -25,12 +28,12 @@ pub(crate) struct Compare {
     lines: JoinHandle<Vec<String>>,
 }
 
-/// What `rstlab watch` told of the server's connections; tcpdump saw exactly these RSTs.
-pub(crate) struct Told {
+/// The output of `rstlab watch` about the server's connections; tcpdump saw exactly these RSTs.
+pub(crate) struct ToldResets {
     pub(crate) records: Vec<Value>,
     /// What it said at its end.
     pub(crate) summary: String,
-    /// In user and kernel mode, by `rstlab watch`.
+    /// Processor time of `rstlab watch`, in user and kernel mode.
     pub(crate) processor_time: Duration,
 }
 
@@ -51,16 +54,10 @@ impl Compare {
             .arg(filter);
         let tcpdump = Beside::start(&mut tcpdump, "listening on");
         let [server_port, marker_port] = &ports;
-        let mut watch = Beside::watch(&[
-            "--json",
-            "--witness",
-            witness,
-            "--port",
-            server_port,
-            "--port",
-            marker_port,
-        ]);
-        let out = watch.child.stdout.take().expect("a pipe");
+        let mut watch = Beside::watch(&format!(
+            "--json --witness {witness} --port {server_port} --port {marker_port}"
+        ));
+        let out = watch.program.take_stdout().expect("a pipe");
         let lines = thread::spawn(move || {
             let lines = BufReader::new(out).lines();
             lines.collect::<Result<Vec<_>, _>>().expect("text")
@@ -75,8 +72,8 @@ impl Compare {
         }
     }
 
-    /// Ends both. None may be missing, none invented, and each one goes from and to whom tcpdump says.
-    pub(crate) fn finish(self) -> Told {
+    /// Ends both programs, and checks that they report the same RSTs with the same addresses.
+    pub(crate) fn finish(self) -> ToldResets {
         let Self {
             server,
             marker,
@@ -93,17 +90,14 @@ impl Compare {
             if packets.contains_key(&(marker, last)) {
                 break packets;
             }
-            assert!(
-                begun.elapsed() < PATIENCE,
-                "tcpdump does not see the last one"
-            );
+            assert!(begun.elapsed() < LIMIT, "tcpdump does not see the last one");
             thread::sleep(Duration::from_millis(50));
         };
         packets.retain(|(from, to), _| ![from, to].contains(&&marker));
         tcpdump.signal(Signal::INT);
         let (_, said) = tcpdump.end();
         assert!(said.contains("\n0 packets dropped by kernel"), "{said}");
-        let processor_time = processor_time(watch.child.id());
+        let processor_time = processor_time(watch.program.pid());
         watch.signal(Signal::TERM);
         let (status, summary) = watch.end();
         assert!(status.success());
@@ -119,7 +113,7 @@ impl Compare {
         let mut records: Vec<Value> = records.collect();
         records.retain(|record| record["from"] != marker.to_string());
         same(&records, &packets, server);
-        Told {
+        ToldResets {
             records,
             summary,
             processor_time,
@@ -127,21 +121,21 @@ impl Compare {
     }
 }
 
-impl Told {
+impl ToldResets {
     pub(crate) fn firsts(&self) -> impl Iterator<Item = &Value> {
         self.records.iter().filter(|it| it["place"] == "first")
     }
 }
 
-fn same(records: &[Value], packets: &HashMap<Pair, u32>, server: SocketAddr) {
-    let (mut named, mut unnamed) = (HashMap::<Pair, u32>::new(), 0);
+fn same(records: &[Value], packets: &HashMap<FromTo, u32>, server: SocketAddr) {
+    let (mut named, mut unnamed) = (HashMap::<FromTo, u32>::new(), 0);
     for record in records {
         let address = |key: &str| -> Option<SocketAddr> { record[key].as_str()?.parse().ok() };
         let from = address("from").expect("an address");
         match address("to") {
             Some(to) => *named.entry((from, to)).or_default() += 1,
             None => {
-                // The kernel's word for a listener that does not know the connection.
+                // The kernel reports a listener, which does not know the connection.
                 let told = [&record["state"], &record["place"]];
                 assert_eq!(
                     (from, told),
@@ -161,7 +155,7 @@ fn same(records: &[Value], packets: &HashMap<Pair, u32>, server: SocketAddr) {
         let sent = packets.get(pair).copied().unwrap_or(0);
         assert!(sent >= *count, "{pair:?}: {count} told, {sent} sent");
     }
-    // What the kernel does not name went from the listener to one of the connections.
+    // The RSTs without a destination went from the listener to one of the connections.
     let missing = packets
         .iter()
         .map(|(pair, sent)| (pair, sent - named.get(pair).unwrap_or(&0)));
@@ -174,12 +168,11 @@ fn same(records: &[Value], packets: &HashMap<Pair, u32>, server: SocketAddr) {
 }
 
 /// The RSTs of a capture, by source and destination.
-fn captured(file: &Path) -> HashMap<Pair, u32> {
+fn captured(file: &Path) -> HashMap<FromTo, u32> {
     let output = Command::new("tcpdump")
         .args(["-nn", "-r"])
         .arg(file)
-        .output()
-        .expect("tcpdump runs");
+        .output_in_time();
     let mut packets = HashMap::new();
     for line in String::from_utf8_lossy(&output.stdout).lines() {
         let words: Vec<&str> = line.split(' ').collect();
@@ -201,9 +194,9 @@ fn dotted(text: &str) -> Option<SocketAddr> {
     Some(SocketAddr::new(ip.parse().ok()?, port.parse().ok()?))
 }
 
-/// Of a process, since it started.
-fn processor_time(pid: u32) -> Duration {
-    let process = procfs::process::Process::new(pid.cast_signed());
+/// The processor time of a process since its start.
+fn processor_time(pid: Pid) -> Duration {
+    let process = procfs::process::Process::new(pid.as_raw_pid());
     let stat = process.and_then(|it| it.stat()).expect("it runs");
     Duration::from_millis((stat.utime + stat.stime) * 1000 / procfs::ticks_per_second())
 }

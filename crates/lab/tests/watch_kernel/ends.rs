@@ -1,17 +1,18 @@
-use std::fs::Permissions;
-use std::os::unix::fs::PermissionsExt as _;
+//! The end of `rstlab watch`, and its errors if it cannot begin.
+
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 
+use rstlab_tests::{InTime as _, assert_contains, for_everybody, instances_of};
 use rustix::process::Signal;
 
-use crate::beside::{Beside, PROGRAM, alone, instances, listener, reset};
+use crate::beside::{Beside, PROGRAM, alone, listener, reset};
 
 #[test]
-fn a_signal_ends_it_well_and_removes_the_instance() {
+fn a_signal_ends_watch_well_and_removes_the_instance() {
     let _alone = alone();
     for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
-        let mut watch = Beside::watch(&["--port", "1"]);
+        let mut watch = Beside::watch("--port 1");
         assert_eq!(watch.instances().len(), 1);
         watch.signal(signal);
         let (status, summary) = watch.end();
@@ -24,16 +25,16 @@ fn a_signal_ends_it_well_and_removes_the_instance() {
 #[test]
 fn the_next_start_removes_what_a_killed_run_left() {
     let _alone = alone();
-    let mut watch = Beside::watch(&["--port", "1"]);
+    let mut watch = Beside::watch("--port 1");
     watch.signal(Signal::KILL);
     watch.end();
-    // Another test may have started one meanwhile: it is gone already then.
-    let (status, _) = Beside::watch(&["--port", "1", "--duration", "10ms"]).end();
+    // If another test has started a watch meanwhile, the instance is gone already.
+    let (status, _) = Beside::watch("--port 1 --duration 10ms").end();
     assert!(status.success());
     assert!(watch.instances().is_empty());
 }
 
-/// In each container it is the process 1, and so it was in one that was killed.
+/// In each container watch is process 1, also in a container that was killed.
 #[test]
 fn each_container_has_an_instance_of_its_own() {
     let _alone = alone();
@@ -45,31 +46,31 @@ fn each_container_has_an_instance_of_its_own() {
     };
     let [mut one, mut other] = [container(), container()];
     one.signal(Signal::KILL);
-    // Until its child, which has the pipe too, has ended.
+    // The end of the log comes when the child, which holds the pipe too, has ended.
     one.end();
     let mut next = container();
     for container in [&mut other, &mut next] {
         container.signal(Signal::KILL);
         container.end();
     }
-    for left in instances(1) {
-        // One in use is another's.
+    for left in instances_of(1) {
+        // An instance that is in use belongs to another process, and stays.
         let _ = std::fs::remove_dir(left);
     }
 }
 
 #[test]
-fn it_ends_when_nobody_reads_and_when_nobody_takes_what_it_writes() {
+fn watch_ends_when_its_output_is_closed_and_when_nobody_reads_it() {
     let _alone = alone();
     let (listener, address) = listener();
     let port = address.port().to_string();
-    let mut watch = Beside::watch(&["--port", &port]);
-    drop(watch.child.stdout.take());
+    let mut watch = Beside::watch(&format!("--port {port}"));
+    drop(watch.program.take_stdout());
     reset(&listener);
     assert!(watch.end().0.success());
 
-    // More than a pipe holds, and nobody takes it.
-    let mut watch = Beside::watch(&["--port", &port]);
+    // These resets print more than a pipe holds, and nobody reads it.
+    let mut watch = Beside::watch(&format!("--port {port}"));
     for _ in 0..1000 {
         reset(&listener);
     }
@@ -79,29 +80,18 @@ fn it_ends_when_nobody_reads_and_when_nobody_takes_what_it_writes() {
 }
 
 #[test]
-fn says_what_is_missing_and_does_what_it_can() {
+fn watch_says_which_privilege_is_missing_and_does_what_it_can() {
     let _alone = alone();
     let error = |command: &mut Command| {
-        let output = command.output().expect("it runs");
+        let output = command.output_in_time();
         assert_eq!(output.status.code(), Some(1));
         String::from_utf8(output.stderr).expect("text")
     };
-    // The directory of the build may be closed to others: the program is opened before root is given up.
-    let program = std::fs::read(PROGRAM).expect("the program");
     let directory = tempfile::tempdir().expect("a directory");
-    let copy = directory.path().join("rstlab");
-    std::fs::write(&copy, program).expect("writes");
-    for path in [copy.as_path(), directory.path()] {
-        std::fs::set_permissions(path, Permissions::from_mode(0o755)).expect("sets");
-    }
+    let copy = for_everybody("rstlab", directory.path());
     let nobody = error(Command::new(&copy).arg("watch").uid(65534).gid(65534));
-    for missing in [
-        "no reset can be seen",
-        "is for root only: run this as root",
-        "CAP_NET_RAW",
-    ] {
-        assert!(nobody.contains(missing), "{nobody}");
-    }
+    let root = "is for root only: run this as root";
+    assert_contains(&nobody, &["no reset can be seen", root, "CAP_NET_RAW"]);
     let mut wanted = Command::new(&copy);
     let wanted = error(
         wanted
@@ -109,20 +99,18 @@ fn says_what_is_missing_and_does_what_it_can() {
             .uid(65534)
             .gid(65534),
     );
-    assert!(
-        wanted.contains("--witness=packets does not work here") && wanted.contains("CAP_NET_RAW"),
-        "{wanted}"
-    );
+    let parts = ["--witness=packets does not work here", "CAP_NET_RAW"];
+    assert_contains(&wanted, &parts);
 
     let script = "umount -a -t tracefs; umount -a -t debugfs; exec \"$0\" watch --witness kernel";
     let mut unmounted = Command::new("unshare");
     let unmounted = error(unmounted.args(["--mount", "sh", "-c", script, PROGRAM]));
-    assert!(
-        unmounted.contains("mount -t tracefs tracefs /sys/kernel/tracing"),
-        "{unmounted}"
+    assert_contains(
+        &unmounted,
+        &["mount -t tracefs tracefs /sys/kernel/tracing"],
     );
 
-    // With nothing but the right to capture, it does that, and says what it means.
+    // With the right to capture and no other, watch captures, and says what captures cannot tell.
     let (listener, address) = listener();
     let mut only_raw = Command::new("setpriv");
     only_raw
@@ -146,13 +134,9 @@ fn says_what_is_missing_and_does_what_it_can() {
         .stdout(Stdio::piped());
     let mut watch = Beside::start(&mut only_raw, "watching");
     let said = watch.said.replace("\n                 ", " ");
-    for part in [
-        "by packets; the kernel cannot be asked: ",
-        "this network namespace only",
-        "is inferred",
-    ] {
-        assert!(said.contains(part), "{said}");
-    }
+    let by_packets = "by packets; the kernel cannot be asked: ";
+    let parts = [by_packets, "this network namespace only", "is inferred"];
+    assert_contains(&said, &parts);
     let client = reset(&listener);
     let out = watch.output();
     let to = client.local_addr().expect("an address");

@@ -1,3 +1,5 @@
+//! Names the process of every RST that gunicorn, uvicorn and Node send.
+
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
@@ -5,9 +7,10 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Instant;
 
+use rstlab_tests::LIMIT;
 use rustix::process::Signal;
 
-use crate::beside::{Beside, PATIENCE, alone};
+use crate::beside::{Beside, alone};
 use crate::compare::Compare;
 
 const CLIENTS: usize = 4;
@@ -57,19 +60,19 @@ fn node() -> Command {
     command
 }
 
-/// Sends requests in two pieces, the body too late: when the response has begun, or when the server has closed.
+/// Sends requests in two pieces. The body comes too late: the response has begun, or the server has closed.
 fn ask(server: SocketAddr) {
     let mut buf = vec![0; 65536];
     for n in 0..REQUESTS_OF_EACH {
         let mut stream = TcpStream::connect(server).expect("connects");
-        stream.set_read_timeout(Some(PATIENCE)).expect("sets");
+        stream.set_read_timeout(Some(LIMIT)).expect("sets");
         stream.write_all(HEAD).expect("sends");
         if n % 2 == 0 {
             stream.read_exact(&mut [0]).expect("it answers");
         } else {
             while stream.read(&mut buf).expect("no reset as yet") > 0 {}
         }
-        // A reset, here or there, is what is wanted.
+        // The reset that the test wants may make this write or the next read fail.
         let _ = stream.write_all(BODY);
         while stream.read(&mut buf).is_ok_and(|bytes| bytes > 0) {}
     }
@@ -121,16 +124,16 @@ fn names_every_rst_beside(mut command: Command) {
 }
 
 #[test]
-fn every_rst_of_gunicorn() {
+fn every_rst_of_gunicorn_is_named() {
     names_every_rst_beside(gunicorn());
 }
 
 #[test]
-fn every_rst_of_uvicorn() {
+fn every_rst_of_uvicorn_is_named() {
     names_every_rst_beside(uvicorn());
 }
 
 #[test]
-fn every_rst_of_node() {
+fn every_rst_of_node_is_named() {
     names_every_rst_beside(node());
 }

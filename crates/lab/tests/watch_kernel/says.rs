@@ -1,46 +1,33 @@
-use std::io::Write as _;
+//! The JSON and the text that `rstlab watch` prints for each reset.
+
+use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
-use rstlab_witness::Cause;
+use rstlab_tests::{LIMIT, assert_contains, check_schema, json_lines, schema};
+use rstlab_witness::{Cause, Evidence, KernelWitness, Subject, Verdict};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+use tokio::runtime::Runtime;
 
 use crate::beside::{Beside, alone, connection, listener, reset};
 
-fn keys(value: &Value) -> Vec<&str> {
-    let object = value.as_object().expect("an object");
-    object.keys().map(String::as_str).collect()
-}
-
-fn required(schema: &Value) -> Vec<&str> {
-    let list = schema["required"].as_array().expect("a list");
-    let mut names: Vec<&str> = list.iter().filter_map(Value::as_str).collect();
-    names.sort_unstable();
-    names
-}
-
-/// A reset of each of two kinds: with unread bytes, and by data after the close. What is told of them, as the schema
-/// says, and the clients' addresses.
+/// Makes two resets: with unread bytes, and by data after the close. Returns their records, checked against the schema,
+/// and the addresses of the clients.
 fn two_resets(witness: &str, listener: &TcpListener) -> ([Value; 2], [SocketAddr; 2]) {
     let port = listener
         .local_addr()
         .expect("an address")
         .port()
         .to_string();
-    let mut watch = Beside::watch(&[
-        "--witness",
-        witness,
-        "--json",
-        "--port",
-        &port,
-        "--count",
-        "2",
-    ]);
+    let mut watch = Beside::watch(&format!(
+        "--witness {witness} --json --port {port} --count 2"
+    ));
     let first = reset(listener);
     let (mut server, mut second) = connection(listener);
-    // Until nothing more goes: so the FIN stays behind, and the connection is not yet a time-wait.
+    // With a full send queue the FIN is not sent, so the connection is not yet in TIME_WAIT.
     server.set_nonblocking(true).expect("sets");
     while server.write(&[0; 65536]).is_ok() {}
     drop(server);
@@ -51,19 +38,10 @@ fn two_resets(witness: &str, listener: &TcpListener) -> ([Value; 2], [SocketAddr
     assert!(summary.contains("resets: 2, echoes: 0, lost "), "{summary}");
     assert!(!summary.contains("missing"), "{summary}");
 
-    let schema = schema();
-    let records: Vec<Value> = out
-        .lines()
-        .map(|line| serde_json::from_str(line).expect("JSON"))
-        .collect();
+    let records = json_lines(&out);
     for record in &records {
-        assert_eq!(keys(record), required(&schema));
+        check_schema("watch", record).expect("as the schema says");
         assert_eq!(record["witness"], witness);
-        for (key, value) in record.as_object().expect("an object") {
-            if let Some(allowed) = schema["properties"][key]["enum"].as_array() {
-                assert!(allowed.contains(value), "{key}: {value}");
-            }
-        }
         assert_eq!(
             record["from"],
             listener.local_addr().expect("an address").to_string()
@@ -80,12 +58,8 @@ fn two_resets(witness: &str, listener: &TcpListener) -> ([Value; 2], [SocketAddr
     (records, clients)
 }
 
-fn schema() -> Value {
-    serde_json::from_str(include_str!("../../schema/watch.json")).expect("JSON")
-}
-
 #[test]
-fn the_kernel_says_who_and_why() {
+fn watch_tells_the_sender_and_the_reason_from_the_kernel() {
     let _alone = alone();
     let (listener, _) = listener();
     let ([closed, late], _) = two_resets("kernel", &listener);
@@ -106,14 +80,11 @@ fn the_kernel_says_who_and_why() {
         (&late["owner"]["pid"], &late["sender"]),
         (&us.into(), &Value::Null)
     );
-    let schema = schema();
-    for (record, key) in [(&closed, "sender"), (&late, "owner")] {
-        assert_eq!(keys(&record[key]), required(&schema["properties"][key]));
-    }
+    assert!(closed["sender"].is_object() && late["owner"].is_object());
 }
 
 #[test]
-fn the_packets_say_what_they_show() {
+fn watch_tells_what_the_packets_show() {
     let _alone = alone();
     let (listener, _) = listener();
     let ([closed, late], _) = two_resets("packets", &listener);
@@ -135,34 +106,34 @@ fn the_packets_say_what_they_show() {
 
 #[test]
 fn the_schema_has_every_cause_that_one_rst_can_have() {
-    let schema = schema();
+    let schema = schema("watch");
     let causes = schema["properties"]["cause"]["enum"]
         .as_array()
         .expect("a list");
     for cause in Cause::ALL {
-        // These are about a request, or about no RST at all.
-        let of_more = [
-            Cause::KeepAliveRace,
-            Cause::ClosedWithoutAnswer,
-            Cause::NoReset,
-        ]
-        .contains(&cause);
-        assert_eq!(causes.contains(&cause.as_str().into()), !of_more, "{cause}");
+        let without_rst = [Cause::ClosedWithoutAnswer, Cause::NoReset].contains(&cause);
+        assert_eq!(
+            causes.contains(&cause.as_str().into()),
+            !without_rst,
+            "{cause}"
+        );
     }
 }
 
 #[test]
-fn a_killed_process_is_told_as_one() {
+fn watch_names_the_kill_of_a_process_as_the_cause() {
     let _alone = alone();
     let (listener, address) = listener();
     let port = address.port().to_string();
-    let mut watch = Beside::watch(&["--json", "--port", &port, "--count", "3"]);
-    let mut pids = Vec::new();
+    let (mut pids, mut records) = (Vec::new(), Vec::new());
     for signal in [Some(Signal::KILL), Some(Signal::TERM), None] {
+        // One watch for each: what watch looks up in /proc after a reset may hold the socket of a process that ends at
+        // that moment (`proc_fd_link`), and then close it last.
+        let mut watch = Beside::watch(&format!("--json --port {port} --count 1"));
         let (server, mut client) = connection(&listener);
         client.write_all(b"x").expect("sends");
         server.peek(&mut [0]).expect("arrives");
-        // The connection is its standard error, and nobody else has it once it is started. cat ends with its
+        // The connection is the standard error of cat, which alone holds it once it is started. cat ends with its
         // standard input, which the wait closes.
         let mut holder = Command::new("cat")
             .stdin(Stdio::piped())
@@ -174,13 +145,8 @@ fn a_killed_process_is_told_as_one() {
         }
         pids.push(holder.id());
         holder.wait().expect("it ends");
+        records.extend(watch.records());
     }
-    let out = watch.output();
-    assert!(watch.end().0.success());
-    let records: Vec<Value> = out
-        .lines()
-        .map(|line| serde_json::from_str(line).expect("JSON"))
-        .collect();
     let told = |key: &str| records.iter().map(|it| it[key].clone()).collect::<Vec<_>>();
     assert_eq!(told("cause"), ["killed", "killed", "unread-at-close"]);
     assert_eq!(told("known"), ["proved"; 3]);
@@ -189,11 +155,99 @@ fn a_killed_process_is_told_as_one() {
         .iter()
         .map(|it| it["sender"]["pid"].clone())
         .collect();
-    assert_eq!(senders, pids, "{out}");
+    assert_eq!(senders, pids, "{records:?}");
+}
+
+/// The verdict on a connection by the kernel's evidence alone, judged as the proxy judges.
+fn proxy_verdict(witness: &KernelWitness, ends: [SocketAddr; 2], runtime: &Runtime) -> Verdict {
+    let [server, client] = ends;
+    let subject = Subject {
+        server,
+        client,
+        since: Duration::ZERO,
+    };
+    let story = runtime.block_on(witness.story(subject, LIMIT));
+    let evidence = Evidence {
+        kernel: Some(story.word),
+        ..Evidence::default()
+    };
+    Verdict::of(&evidence, server)
+}
+
+/// The kernel closes the socket of a killed process with a FIN; bytes that come then reset the connection.
+#[test]
+fn watch_and_proxy_both_call_a_reset_after_the_end_of_a_killed_process_killed() {
+    let _alone = alone();
+    let (listener, address) = listener();
+    let port = address.port().to_string();
+    let runtime = Runtime::new().expect("a runtime");
+    let witness = runtime.block_on(async { KernelWitness::open(address.port()) });
+    let witness = witness.expect("root, and tracefs");
+    let mut watch = Beside::watch(&format!("--json --port {port} --count 2"));
+    let mut expected = Vec::new();
+    for (signal, cause) in [(Some(Signal::KILL), "killed"), (None, "data-after-close")] {
+        let (server, mut client) = connection(&listener);
+        server.set_nonblocking(true).expect("sets");
+        // With a full send queue the FIN is not sent, so the connection is not yet in TIME_WAIT.
+        while (&server).write(&[0; 65536]).is_ok() {}
+        let mut holder = Command::new("cat")
+            .stdin(Stdio::piped())
+            .stderr(OwnedFd::from(server))
+            .spawn()
+            .expect("it starts");
+        if let Some(signal) = signal {
+            kill_process(Pid::from_child(&holder), signal).expect("it runs");
+        }
+        holder.wait().expect("it ends");
+        client.write_all(b"x").expect("sends");
+        let ends = [address, client.local_addr().expect("an address")];
+        let verdict = proxy_verdict(&witness, ends, &runtime);
+        let word = [verdict.cause.as_str(), verdict.known.as_str()];
+        let reason = verdict.reason.map(|reason| reason.to_string());
+        assert_eq!(word, [cause, "proved"]);
+        assert_eq!(reason.as_deref(), Some("TCP_ABORT_ON_DATA"));
+        expected.push([cause, "proved", "TCP_ABORT_ON_DATA"].map(Value::from));
+    }
+    runtime.block_on(witness.close());
+    let records = watch.records();
+    let told = records
+        .iter()
+        .map(|it| ["cause", "known", "reason"].map(|key| it[key].clone()));
+    assert_eq!(told.collect::<Vec<_>>(), expected, "{records:?}");
+}
+
+/// The second request lies unread when the server closes the kept connection.
+#[test]
+fn the_packets_show_a_keep_alive_race() {
+    let _alone = alone();
+    let (listener, address) = listener();
+    let port = address.port().to_string();
+    let mut watch = Beside::watch(&format!("--witness packets --json --port {port} --count 1"));
+    let (mut server, mut client) = connection(&listener);
+    let request = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+    let answer = b"HTTP/1.1 204 No Content\r\n\r\n";
+    client.write_all(request).expect("sends");
+    server
+        .read_exact(&mut vec![0; request.len()])
+        .expect("arrives");
+    server.write_all(answer).expect("sends");
+    client
+        .read_exact(&mut vec![0; answer.len()])
+        .expect("arrives");
+    client.write_all(request).expect("sends");
+    server.peek(&mut [0]).expect("arrives");
+    drop(server);
+    let [told] = &watch.records()[..] else {
+        panic!("not one record");
+    };
+    assert_eq!(
+        [&told["cause"], &told["known"], &told["flags"]],
+        ["keep-alive-race", "inferred", "[R.]"]
+    );
 }
 
 #[test]
-fn several_ports_and_all_of_them() {
+fn watch_sees_one_of_several_ports_and_of_all_ports() {
     let _alone = alone();
     let listeners: Vec<_> = (0..40).map(|_| listener().0).collect();
     let ports: Vec<_> = listeners
@@ -202,11 +256,10 @@ fn several_ports_and_all_of_them() {
         .collect();
     let [first, second, other] = [&listeners[0], &listeners[1], &listeners[39]];
     for witness in ["kernel", "packets"] {
-        // Two of them, more than a filter takes, and all.
+        // Two ports, more ports than a filter takes, and all ports.
         for (asked, seen) in [(&ports[..2], 3), (&ports[..39], 3), (&[][..], 4)] {
-            let mut args = vec!["--witness", witness, "--json"];
-            args.extend(asked.iter().flat_map(|port| ["--port", port.as_str()]));
-            let mut watch = Beside::watch(&args);
+            let asked_for: String = asked.iter().map(|port| format!(" --port {port}")).collect();
+            let mut watch = Beside::watch(&format!("--witness {witness} --json{asked_for}"));
             for listener in [first, other, second, first] {
                 reset(listener);
             }
@@ -226,7 +279,7 @@ fn several_ports_and_all_of_them() {
 }
 
 #[test]
-fn text_fits_a_terminal() {
+fn the_text_of_watch_fits_a_terminal() {
     let _alone = alone();
     let (listener, address) = listener();
     let port = address.port().to_string();
@@ -238,12 +291,11 @@ fn text_fits_a_terminal() {
         ),
         ("packets", "[R.] = unread-at-close, inferred\n", "It closed"),
     ] {
-        let mut watch = Beside::watch(&["--witness", witness, "--port", &port, "--count", "1"]);
+        let mut watch = Beside::watch(&format!("--witness {witness} --port {port} --count 1"));
         reset(&listener);
         let out = watch.output();
-        assert!(out.contains(head), "{out}");
         let body = format!(", pid {}. {body}", std::process::id());
-        assert!(out.contains(&body), "{out}");
+        assert_contains(&out, &[head, &body]);
         let lines = out.lines().chain(watch.said.lines());
         assert!(
             lines.into_iter().all(|line| line.len() <= 100),
@@ -263,15 +315,9 @@ fn a_refused_connect_is_told_although_nothing_comes_after_it() {
         ("kernel", ["NO_SOCKET", "UNKNOWN", ""]),
         ("packets", ["", "", "[R.]"]),
     ] {
-        let mut watch = Beside::watch(&[
-            "--witness",
-            witness,
-            "--json",
-            "--port",
-            &port,
-            "--count",
-            "1",
-        ]);
+        let mut watch = Beside::watch(&format!(
+            "--witness {witness} --json --port {port} --count 1"
+        ));
         TcpStream::connect(address).expect_err("nobody listens");
         let out = watch.output();
         let (status, summary) = watch.end();

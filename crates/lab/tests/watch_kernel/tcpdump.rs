@@ -1,3 +1,5 @@
+//! `rstlab watch` at 2,000 resets a second.
+
 use std::io::Write as _;
 use std::net::{TcpListener, TcpStream};
 use std::sync::mpsc;
@@ -10,7 +12,7 @@ use socket2::SockRef;
 use crate::beside::{alone, connection, listener, reset};
 use crate::compare::Compare;
 
-/// Resets of several kinds from a listener, at `rate` a second: the number made.
+/// Makes resets of several kinds at a listener, `rate` a second; returns their number.
 fn load(listener: &TcpListener, rate: u32, seconds: u32) -> u32 {
     let (to_writer, streams) = mpsc::channel::<TcpStream>();
     let writer = thread::spawn(move || {
@@ -38,7 +40,7 @@ fn load(listener: &TcpListener, rate: u32, seconds: u32) -> u32 {
                 socket.set_linger(Some(Duration::ZERO)).expect("sets");
                 drop(server);
             }
-            // Closed while the client writes on another processor: segments are on the way.
+            // The server closes while the client writes on another processor, so segments are on the way.
             _ => {
                 let (server, client) = connection(listener);
                 to_writer.send(client).expect("it runs");
@@ -60,7 +62,7 @@ fn names_every_rst_at_2000_a_second(witness: &str) {
     let compare = Compare::start(witness, address);
     let made = load(&listener, 2000, 3);
     let told = compare.finish();
-    // Where packets are lost on a busy machine, no RST is, but what they would have shown.
+    // If a busy machine loses packets, no RST is lost, but the evidence of the lost packets is.
     let whole =
         !told.summary.contains("other packets") || told.summary.contains("other packets: 0");
     let count = |causes: &[&str]| {

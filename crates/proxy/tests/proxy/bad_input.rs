@@ -1,13 +1,18 @@
-//! What is not HTTP/1.1, or only almost, is refused; nothing hangs.
+//! Requests that are not HTTP/1.1 are refused, and nothing hangs.
 
 use std::time::Duration;
 
-use crate::support::{Proxy, Upstream, read_to_end};
-use rstlab_proxy::Config;
+use crate::support::{Proxy, config};
+use rstlab_proxy::ProxyConfig as Config;
+use rstlab_tests::{Peer, PeerEnd, read_to_end};
 use tokio::io::AsyncWriteExt;
 
-async fn ok_proxy() -> (Upstream, Proxy) {
-    let upstream = Upstream::answering(0, b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+async fn ok_proxy() -> (Peer, Proxy) {
+    let upstream = Peer::answering(
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+        PeerEnd::Close,
+    )
+    .await;
     let proxy = Proxy::in_front_of(&upstream).await;
     (upstream, proxy)
 }
@@ -116,7 +121,7 @@ async fn malformed_requests_are_refused_and_the_connection_closed() {
 /// The head may be on its way to the upstream before the body shows what it is.
 #[tokio::test]
 async fn malformed_chunks_are_refused() {
-    let upstream = Upstream::silent().await;
+    let upstream = Peer::silent().await;
     let proxy = Proxy::in_front_of(&upstream).await;
     for chunk in [
         "+4\r\nbody\r\n0\r\n\r\n",
@@ -156,11 +161,11 @@ async fn an_ambiguous_request_is_found_behind_good_ones() {
 
 #[tokio::test]
 async fn clients_that_stop_in_the_middle_get_a_408() {
-    let upstream = Upstream::silent().await;
+    let upstream = Peer::silent().await;
     let proxy = Proxy::start(Config {
         client_head_timeout: Duration::from_millis(50),
         client_body_timeout: Duration::from_millis(50),
-        ..upstream.config()
+        ..config(&upstream)
     })
     .await;
     for part in [
@@ -177,11 +182,11 @@ async fn clients_that_stop_in_the_middle_get_a_408() {
 }
 
 #[tokio::test]
-async fn an_idle_connection_is_closed_without_a_word() {
-    let upstream = Upstream::answering(0, b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+async fn an_idle_connection_is_closed_without_a_408() {
+    let (upstream, _) = ok_proxy().await;
     let proxy = Proxy::start(Config {
         client_head_timeout: Duration::from_millis(50),
-        ..upstream.config()
+        ..config(&upstream)
     })
     .await;
     let answer = proxy.exchange("GET / HTTP/1.1\r\nHost: x\r\n\r\n").await;

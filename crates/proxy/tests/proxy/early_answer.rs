@@ -1,11 +1,12 @@
-//! An answer given while the client still sends is never lost on it.
+//! A client gets an answer that was given while it still sent.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use crate::support::{Proxy, Upstream, read_head, wait_unread};
-use rstlab_proxy::{Config, Writes};
+use crate::support::{Proxy, config};
+use rstlab_proxy::{ProxyConfig as Config, Writes};
+use rstlab_tests::{LIMIT, Peer, read_head, until_unread};
 use rstlab_wire::OnWriteError;
 use tokio::io::AsyncWriteExt;
 
@@ -14,9 +15,7 @@ const PIECE: &[u8] = &[b'a'; 64 * 1024];
 /// A client that sends all of its body before it reads a byte, write errors or not, as the simplest ones do.
 fn upload(address: SocketAddr, bytes: usize, chunked: bool) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
-    stream
-        .set_read_timeout(Some(crate::support::LIMIT))
-        .unwrap();
+    stream.set_read_timeout(Some(LIMIT)).unwrap();
     let framing = if chunked {
         "Transfer-Encoding: chunked".to_owned()
     } else {
@@ -55,7 +54,7 @@ async fn uploaded(proxy: &Proxy, bytes: usize, chunked: bool) -> String {
 
 #[tokio::test]
 async fn the_413_survives_an_upload_of_50_mb() {
-    let upstream = Upstream::lazy(0, b"").await;
+    let upstream = Peer::lazy(0, b"").await;
     let proxy = Proxy::in_front_of(&upstream).await;
     for _ in 0..5 {
         let answer = uploaded(&proxy, 50_000_000, false).await;
@@ -70,10 +69,10 @@ async fn the_413_survives_an_upload_of_50_mb() {
     }
 }
 
-/// The length is not known beforehand: the upstream gets as much as the cap allows, the client its 413.
+/// The length is not announced: the upstream gets as many bytes as the cap allows, and the client gets its 413.
 #[tokio::test]
-async fn and_a_chunked_one() {
-    let upstream = Upstream::silent().await;
+async fn the_413_survives_a_chunked_upload_of_50_mb() {
+    let upstream = Peer::silent().await;
     let proxy = Proxy::in_front_of(&upstream).await;
     for _ in 0..5 {
         let answer = uploaded(&proxy, 50_000_000, true).await;
@@ -90,16 +89,16 @@ async fn and_a_chunked_one() {
 const ANSWER: &[u8] = b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 2\r\n\r\nno";
 
 /// The upstream says 401 after the head and closes over the unread body.
-async fn early_401() -> (Upstream, Proxy) {
-    let upstream = Upstream::start(|mut stream| async move {
+async fn early_401() -> (Peer, Proxy) {
+    let upstream = Peer::start(|mut stream, _| async move {
         read_head(&mut stream).await;
-        wait_unread(&stream, 1).await;
+        until_unread(&stream, 1).await;
         stream.write_all(ANSWER).await.unwrap();
     })
     .await;
     let config = Config {
         max_body: None,
-        ..upstream.config()
+        ..config(&upstream)
     };
     let proxy = Proxy::start(config).await;
     (upstream, proxy)
@@ -120,23 +119,22 @@ async fn an_early_401_reaches_every_client_at_every_size() {
 }
 
 /// The 401 and a RST come during the gap: the body's write is the first call to meet the RST. The answer lies
-/// in the queue; whoever reads on has it.
+/// in the queue; only a proxy that reads on gets it.
 #[tokio::test]
-async fn giving_up_as_nginx_does_loses_it() {
+async fn giving_up_as_nginx_does_loses_an_early_answer() {
     for (on_write_error, status) in [(OnWriteError::ReadOn, 401), (OnWriteError::GiveUp, 502)] {
-        let upstream = Upstream::start(|mut stream| async move {
+        let upstream = Peer::start(|mut stream, _| async move {
             read_head(&mut stream).await;
             stream.write_all(ANSWER).await.unwrap();
             rstlab_wire::close::abort(stream);
         })
         .await;
         let config = Config {
-            // Long enough for all of that.
-            writes: Writes::Split {
-                gap: Duration::from_millis(300),
-            },
+            // Long enough for the 401 and the RST to come.
+            writes: Writes::Split,
+            gap: Duration::from_millis(300),
             on_write_error,
-            ..upstream.config()
+            ..config(&upstream)
         };
         let proxy = Proxy::start(config).await;
         let answer = uploaded(&proxy, 22, false).await;

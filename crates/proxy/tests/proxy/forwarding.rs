@@ -1,22 +1,19 @@
-//! What reaches the upstream and what comes back.
+//! Requests reach the upstream as they should, and responses come back as they should.
 
 use std::time::Duration;
 
-use crate::support::{LIMIT, Proxy, Upstream, read_exactly, read_head, read_to_end};
-use rstlab_proxy::{Config, Writes};
+use crate::support::{Proxy, config};
+use rstlab_proxy::{ProxyConfig as Config, Writes};
+use rstlab_tests::{Peer, PeerEnd, read_exactly, read_head, read_to_end, soon};
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
-use tokio::time::timeout;
 
 /// An upstream that reads to the end of what the proxy sends, hands it to the test, and answers `response`.
-async fn recording(
-    end: &'static [u8],
-    response: &'static [u8],
-) -> (Upstream, mpsc::Receiver<String>) {
+async fn recording(end: &'static [u8], response: &'static [u8]) -> (Peer, mpsc::Receiver<String>) {
     let (sender, receiver) = mpsc::channel(16);
-    let upstream = Upstream::start(move |mut stream| {
+    let upstream = Peer::start(move |mut stream, _| {
         let sender = sender.clone();
         async move {
             let mut request = Vec::new();
@@ -40,16 +37,11 @@ const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
 #[tokio::test]
 async fn the_framing_stays_as_the_client_chose_it() {
-    for writes in [
-        Writes::Split {
-            gap: Duration::ZERO,
-        },
-        Writes::Joined,
-    ] {
+    for writes in [Writes::Split, Writes::Joined] {
         let (upstream, mut requests) = recording(b"body", OK).await;
         let proxy = Proxy::start(Config {
             writes,
-            ..upstream.config()
+            ..config(&upstream)
         })
         .await;
         let answer = proxy
@@ -73,14 +65,12 @@ async fn the_framing_stays_as_the_client_chose_it() {
         let (upstream, mut requests) = recording(b"\r\n\r\n", OK).await;
         let proxy = Proxy::start(Config {
             writes,
-            ..upstream.config()
+            ..config(&upstream)
         })
         .await;
-        let (head, rest) = (
-            "DELETE / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n",
-            "",
-        );
-        proxy.exchange(format!("{head}{rest}")).await;
+        proxy
+            .exchange("DELETE / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
+            .await;
         let request = requests.recv().await.unwrap().to_lowercase();
         assert!(
             !request.contains("transfer-encoding") && !request.contains("content-length"),
@@ -120,11 +110,7 @@ async fn chunks_and_trailers_go_both_ways() {
 /// RFC 9112 §6.3: the transfer coding decides; passing the length on as well would let the client be deceived.
 #[tokio::test]
 async fn a_response_with_two_framings_keeps_the_chunks() {
-    let upstream = Upstream::answering(
-        0,
-        b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
-    )
-    .await;
+    let upstream = Peer::answering(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n", PeerEnd::Close).await;
     let proxy = Proxy::in_front_of(&upstream).await;
     let answer = proxy
         .exchange("GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
@@ -135,9 +121,9 @@ async fn a_response_with_two_framings_keeps_the_chunks() {
 
 #[tokio::test]
 async fn a_response_in_a_coding_that_is_not_decoded_is_a_502() {
-    let upstream = Upstream::answering(
-        0,
+    let upstream = Peer::answering(
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+        PeerEnd::Close,
     )
     .await;
     let proxy = Proxy::in_front_of(&upstream).await;
@@ -155,7 +141,7 @@ async fn responses_without_a_body_end_at_their_head() {
         ("GET", b"HTTP/1.1 204 No Content\r\n\r\n"),
         ("GET", b"HTTP/1.1 304 Not Modified\r\nETag: \"a\"\r\n\r\n"),
     ] {
-        let upstream = Upstream::answering(0, response).await;
+        let upstream = Peer::answering(response, PeerEnd::Close).await;
         let proxy = Proxy::in_front_of(&upstream).await;
         let answer = proxy
             .exchange(format!(
@@ -179,7 +165,7 @@ async fn responses_without_a_body_end_at_their_head() {
 
 #[tokio::test]
 async fn a_client_keeps_its_connection() {
-    let upstream = Upstream::answering(4, OK).await;
+    let upstream = Peer::answering(OK, PeerEnd::Close).await;
     let proxy = Proxy::in_front_of(&upstream).await;
     let mut client = proxy.connect().await;
     for _ in 0..3 {
@@ -205,7 +191,7 @@ async fn a_client_keeps_its_connection() {
 
 #[tokio::test]
 async fn a_client_may_half_close_after_its_request() {
-    let upstream = Upstream::answering(4, OK).await;
+    let upstream = Peer::answering(OK, PeerEnd::Close).await;
     let proxy = Proxy::in_front_of(&upstream).await;
     let mut client = proxy.connect().await;
     client
@@ -218,7 +204,7 @@ async fn a_client_may_half_close_after_its_request() {
 
 #[tokio::test]
 async fn a_client_that_expects_100_continue_gets_it_before_it_sends() {
-    let upstream = Upstream::answering(4, OK).await;
+    let upstream = Peer::answering(OK, PeerEnd::Close).await;
     let proxy = Proxy::in_front_of(&upstream).await;
     let mut client = proxy.connect().await;
     client
@@ -235,13 +221,13 @@ async fn a_client_that_expects_100_continue_gets_it_before_it_sends() {
     assert!(read_head(&mut client).await.starts_with("HTTP/1.1 200"));
 }
 
-/// Where a client has offered an upgrade, hyper calls the connection done before its buffer is empty: a
-/// response that fits into that buffer and not into the socket's would be cut.
+/// If a client offers an upgrade, hyper is done with the connection before its buffer is empty: a response that fits
+/// into that buffer and not into the socket's would be cut.
 #[tokio::test]
 async fn a_client_that_offers_an_upgrade_gets_the_whole_response() {
     const LENGTH: usize = 100_000;
     let (sender, mut relayed) = mpsc::channel(1);
-    let upstream = Upstream::start(move |mut stream| {
+    let upstream = Peer::start(move |mut stream, _| {
         let sender = sender.clone();
         async move {
             let head = read_head(&mut stream).await.to_lowercase();
@@ -259,8 +245,8 @@ async fn a_client_that_offers_an_upgrade_gets_the_whole_response() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let small = SockRef::from(&listener).set_send_buffer_size(4096);
     small.expect("accepted connections inherit it");
-    let proxy = Proxy::on(listener, upstream.config());
-    // Also where the body, never sent, is not waited for.
+    let proxy = Proxy::on(listener, config(&upstream));
+    // The second request announces a body and never sends it.
     for fields in [
         "Connection: Upgrade",
         "Connection: Upgrade\r\nContent-Length: 22",
@@ -275,8 +261,8 @@ async fn a_client_that_offers_an_upgrade_gets_the_whole_response() {
 }
 
 #[tokio::test]
-async fn a_too_large_body_is_not_asked_for() {
-    let upstream = Upstream::answering(0, OK).await;
+async fn a_body_that_is_too_large_is_not_asked_for() {
+    let upstream = Peer::answering(OK, PeerEnd::Close).await;
     let proxy = Proxy::in_front_of(&upstream).await;
     let answer = proxy
         .exchange(
@@ -310,10 +296,10 @@ async fn an_upstream_that_is_not_there_is_a_502() {
 
 #[tokio::test]
 async fn an_upstream_that_says_nothing_is_a_504() {
-    let upstream = Upstream::silent().await;
+    let upstream = Peer::silent().await;
     let proxy = Proxy::start(Config {
         read_timeout: Duration::from_millis(50),
-        ..upstream.config()
+        ..config(&upstream)
     })
     .await;
     for request in [
@@ -325,8 +311,8 @@ async fn an_upstream_that_says_nothing_is_a_504() {
 }
 
 #[tokio::test]
-async fn an_upstream_that_stops_in_its_response_is_cut() {
-    let upstream = Upstream::start(|mut stream| async move {
+async fn a_response_that_stops_is_cut() {
+    let upstream = Peer::start(|mut stream, _| async move {
         read_head(&mut stream).await;
         stream
             .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\npart")
@@ -339,7 +325,7 @@ async fn an_upstream_that_stops_in_its_response_is_cut() {
     .await;
     let proxy = Proxy::start(Config {
         read_timeout: Duration::from_millis(50),
-        ..upstream.config()
+        ..config(&upstream)
     })
     .await;
     let answer = proxy.exchange("GET / HTTP/1.1\r\nHost: h\r\n\r\n").await;
@@ -349,7 +335,7 @@ async fn an_upstream_that_stops_in_its_response_is_cut() {
 
 #[tokio::test]
 async fn an_upstream_that_takes_nothing_is_a_504() {
-    let upstream = Upstream::start(|stream| async move {
+    let upstream = Peer::start(|stream, _| async move {
         std::future::pending::<()>().await;
         drop(stream);
     })
@@ -357,7 +343,7 @@ async fn an_upstream_that_takes_nothing_is_a_504() {
     let proxy = Proxy::start(Config {
         max_body: None,
         send_timeout: Duration::from_millis(50),
-        ..upstream.config()
+        ..config(&upstream)
     })
     .await;
     let mut client = proxy.connect().await;
@@ -369,10 +355,7 @@ async fn an_upstream_that_takes_nothing_is_a_504() {
     let sending = async { while write.write_all(&[0; 65536]).await.is_ok() {} };
     let reading = async {
         let mut answer = vec![0; 12];
-        timeout(LIMIT, read.read_exact(&mut answer))
-            .await
-            .unwrap()
-            .unwrap();
+        soon(read.read_exact(&mut answer)).await.unwrap();
         answer
     };
     tokio::select! {

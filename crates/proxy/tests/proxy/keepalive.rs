@@ -1,16 +1,16 @@
-//! Upstream connections that are kept: for whom, for how long, and the race they make possible.
+//! Upstream connections are kept for later requests, leave the pool at their end, and may lose the keep-alive race.
 
 use std::io;
 use std::time::Duration;
 
 use crate::log::Log;
-use crate::support::{Answer, LIMIT, Proxy, read_exactly, read_head, read_to_end, wait_unread};
+use crate::support::Proxy;
 use futures_util::future::join_all;
-use rstlab_proxy::{Config, Writes};
+use rstlab_proxy::ProxyConfig as Config;
+use rstlab_tests::{Answer, read_exactly, read_head, read_to_end, soon, until_unread};
 use rstlab_wire::{Tape, close, queues};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::timeout;
 
 const GET: &str = "GET /a HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
 const POST: &str =
@@ -26,15 +26,15 @@ struct Scene {
 
 impl Scene {
     async fn start() -> Self {
-        Self::with(Config::default().writes).await
+        Self::with(Duration::ZERO).await
     }
 
-    async fn with(writes: Writes) -> Self {
+    async fn with(gap: Duration) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let proxy = Proxy::start(Config {
             upstream: listener.local_addr().unwrap().to_string(),
             upstream_keepalive: true,
-            writes,
+            gap,
             ..Config::default()
         })
         .await;
@@ -43,11 +43,10 @@ impl Scene {
 
     /// The next upstream connection.
     async fn accept(&self) -> TcpStream {
-        let accepted = timeout(LIMIT, self.listener.accept()).await;
-        accepted.expect("the proxy connects").unwrap().0
+        soon(self.listener.accept()).await.unwrap().0
     }
 
-    /// A request that the next upstream connection answers with `response`.
+    /// Sends a request, which the next upstream connection answers with `response`.
     async fn on_a_fresh_one(&self, response: &[u8]) -> TcpStream {
         let (answer, upstream) = tokio::join!(self.proxy.exchange(GET), async {
             let mut upstream = self.accept().await;
@@ -87,7 +86,7 @@ async fn closed_by_proxy(mut upstream: TcpStream) {
 }
 
 #[tokio::test]
-async fn requests_share_a_connection() {
+async fn requests_share_a_kept_connection() {
     let mut log = Log::start();
     let scene = Scene::start().await;
     let mut upstream = scene.kept(&mut log).await;
@@ -113,11 +112,8 @@ async fn requests_share_a_connection() {
 #[tokio::test]
 async fn head_and_body_of_the_second_request_are_apart_too() {
     let mut log = Log::start();
-    let scene = Scene::with(Writes::Split {
-        gap: Duration::from_secs(3600),
-    })
-    .await;
-    // Without a body there is no pause: this one is answered.
+    let scene = Scene::with(Duration::from_secs(3600)).await;
+    // A request without a body has no pause, and is answered.
     let mut upstream = scene.kept(&mut log).await;
     tokio::select! {
         answer = scene.proxy.exchange(POST) => panic!("{answer:?}"),
@@ -137,7 +133,7 @@ async fn a_request_that_meets_a_reset_is_a_502_and_is_not_sent_again() {
             read_head(&mut upstream).await;
             // The whole request is out: the proxy waits.
             if request == POST {
-                wait_unread(&upstream, 4).await;
+                until_unread(&upstream, 4).await;
             }
             close::abort(upstream);
         });
@@ -190,7 +186,7 @@ async fn a_connection_that_does_not_persist_is_not_kept() {
             b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok and more",
         ),
         (POST_UNFINISHED, OK),
-        // Cut, and until the close: the FIN comes at once.
+        // One is cut, one ends with the connection: the FIN comes at once.
         (GET, b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\no"),
         (GET, b"HTTP/1.1 200 OK\r\n\r\nok"),
     ];
@@ -205,7 +201,7 @@ async fn a_connection_that_does_not_persist_is_not_kept() {
             upstream.shutdown().await.unwrap();
         }
         read_head(&mut client).await;
-        // Whatever of the request comes, and then the proxy closes.
+        // The proxy closes after the bytes of its request.
         read_to_end(&mut upstream).await.end.unwrap();
         scene.on_a_fresh_one(OK).await;
     }))
@@ -241,7 +237,7 @@ async fn a_reset_of_an_idle_connection_does_no_harm_and_is_told_once() {
 }
 
 #[tokio::test]
-async fn bytes_that_nobody_asked_for_take_it_out_too() {
+async fn bytes_that_nobody_asked_for_take_an_idle_connection_out_of_the_pool() {
     let mut log = Log::start();
     let scene = Scene::start().await;
     let mut upstream = scene.kept(&mut log).await;
@@ -251,13 +247,13 @@ async fn bytes_that_nobody_asked_for_take_it_out_too() {
         .unwrap();
     log.wait_for("given up").await;
     upstream.shutdown().await.unwrap();
-    // They were read: the close is no RST.
+    // The bytes were read, so that the close is no RST.
     closed_by_proxy(upstream).await;
     scene.on_a_fresh_one(OK).await;
 }
 
 #[tokio::test]
-async fn at_most_32_wait_and_the_order_to_stop_closes_them() {
+async fn at_most_32_connections_are_idle_and_the_order_to_stop_closes_them() {
     let mut log = Log::start();
     let scene = Scene::start().await;
     let clients = (0..40).map(|_| scene.proxy.exchange(GET));
@@ -279,7 +275,7 @@ async fn at_most_32_wait_and_the_order_to_stop_closes_them() {
     }
     let states = upstreams
         .iter()
-        .map(|upstream| close::look(upstream, &Tape::default()).peer);
+        .map(|upstream| close::look(upstream, &mut Tape::default()).peer);
     let open = states.filter(|peer| *peer == close::Peer::Open).count();
     assert_eq!(open, 32);
 
@@ -289,7 +285,7 @@ async fn at_most_32_wait_and_the_order_to_stop_closes_them() {
 }
 
 #[tokio::test]
-async fn after_the_order_to_stop_none_is_kept() {
+async fn after_the_order_to_stop_no_connection_is_kept() {
     let mut log = Log::start();
     let scene = Scene::start().await;
     let idle = scene.kept(&mut log).await;
@@ -308,7 +304,7 @@ async fn after_the_order_to_stop_none_is_kept() {
 }
 
 #[tokio::test]
-async fn by_default_none_is_kept() {
+async fn by_default_no_connection_is_kept() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let proxy = Proxy::start(Config {
         upstream: listener.local_addr().unwrap().to_string(),

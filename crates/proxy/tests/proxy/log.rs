@@ -1,3 +1,5 @@
+//! Reads the log of a proxy that runs in the test's process.
+
 use std::cell::RefCell;
 use std::io;
 use std::sync::Once;
@@ -6,15 +8,15 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::timeout;
 use tracing_subscriber::filter::LevelFilter;
 
-use crate::support::LIMIT;
+use rstlab_tests::LIMIT;
 
 thread_local! {
     /// Where this thread's lines go, if its test reads them.
     static LINES: RefCell<Option<UnboundedSender<String>>> = const { RefCell::new(None) };
 }
 
-/// Sets up the log of all tests, before any of them logs: an event that is met while a log is being set up may be
-/// held for one that nobody wants, for good.
+/// Sets up the log of all tests before any of them logs: tracing decides once for each event whether a log wants it, and
+/// would decide too early.
 pub(crate) fn set_up() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {

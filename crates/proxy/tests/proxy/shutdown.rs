@@ -1,6 +1,7 @@
-//! The order to stop: what runs is finished, what has connected is answered.
+//! After the order to stop, running requests are finished, and clients that have connected are answered.
 
-use crate::support::{Proxy, Upstream, read_exactly, read_head, read_to_end};
+use crate::support::Proxy;
+use rstlab_tests::{Peer, PeerEnd, read_exactly, read_head, read_to_end};
 use tokio::io::AsyncWriteExt;
 use tokio::sync::oneshot;
 
@@ -8,11 +9,11 @@ const GET: &[u8] = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n";
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
 #[tokio::test]
-async fn a_request_in_progress_is_finished() {
+async fn stopping_finishes_a_request_in_progress() {
     let (asked, is_asked) = oneshot::channel();
     let (go_on, may_go_on) = oneshot::channel();
     let mut once = Some((asked, may_go_on));
-    let upstream = Upstream::start(move |mut stream| {
+    let upstream = Peer::start(move |mut stream, _| {
         let (asked, may_go_on) = once.take().unwrap();
         async move {
             read_head(&mut stream).await;
@@ -38,8 +39,8 @@ async fn a_request_in_progress_is_finished() {
 }
 
 #[tokio::test]
-async fn a_connection_that_was_made_gets_its_answer() {
-    let upstream = Upstream::answering(0, OK).await;
+async fn stopping_answers_a_connection_that_was_made() {
+    let upstream = Peer::answering(OK, PeerEnd::Close).await;
     let proxy = Proxy::in_front_of(&upstream).await;
     let mut client = proxy.connect().await;
     proxy.begin_stop();
@@ -48,8 +49,8 @@ async fn a_connection_that_was_made_gets_its_answer() {
 }
 
 #[tokio::test]
-async fn an_idle_connection_is_closed() {
-    let upstream = Upstream::answering(0, OK).await;
+async fn stopping_closes_an_idle_connection() {
+    let upstream = Peer::answering(OK, PeerEnd::Close).await;
     let proxy = Proxy::in_front_of(&upstream).await;
     let mut client = proxy.connect().await;
     client.write_all(GET).await.unwrap();

@@ -3,7 +3,21 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::{Reason, ResetEvent, Stamp, State};
+use super::event::ResetEvent;
+use super::stamp::Stamp;
+use crate::evidence::{Reason, State};
+
+/// When and where a thread did something in a system call of its own.
+pub(super) fn stamp(pid: u32, time: Duration) -> Stamp {
+    Stamp {
+        time,
+        comm: None,
+        pid,
+        process: None,
+        cpu: 0,
+        in_interrupt: false,
+    }
+}
 
 /// A RST that answers a segment.
 pub(super) fn reset_event(
@@ -15,12 +29,8 @@ pub(super) fn reset_event(
 ) -> ResetEvent {
     ResetEvent {
         stamp: Stamp {
-            time: Duration::from_millis(millis),
-            comm: None,
-            pid: 1,
-            process: None,
-            cpu: 0,
             in_interrupt: true,
+            ..stamp(1, Duration::from_millis(millis))
         },
         own_call: false,
         source,

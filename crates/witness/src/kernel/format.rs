@@ -1,22 +1,28 @@
-/// What the tracepoint of this kernel can say, read from its `format` file.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+//! Reads which reasons the tracepoint of this kernel can give.
+
+/// Which reasons the tracepoint of this kernel can give, as its `format` file says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Format {
-    reasons: Vec<String>,
     has_reason: bool,
+    tells_closes_apart: bool,
 }
 
 impl Format {
-    /// Reads the text of a `format` file; one that does not look like that has no reasons.
+    /// Reads the text of a `format` file. A text of another kind has no reasons.
     pub fn parse(text: &str) -> Self {
         let mut fields = text.lines().map(str::trim).filter_map(|line| {
             let field = line.strip_prefix("field:")?.split(';').next()?;
             field.split_whitespace().next_back()
         });
+        let has_reason = fields.any(|name| name == "reason");
+        // A table of names: ` { 0, "A" }, { 1, "B" })`.
         let table = text.split("__print_symbolic(REC->reason,").nth(1);
-        let reasons = table.map(names).unwrap_or_default();
+        let mut names = table.iter().flat_map(|table| table.split(')').next());
+        let tells_closes_apart =
+            has_reason && names.any(|names| names.contains("\"TCP_ABORT_ON_CLOSE\""));
         Self {
-            has_reason: fields.any(|name| name == "reason"),
-            reasons,
+            has_reason,
+            tells_closes_apart,
         }
     }
 
@@ -25,23 +31,11 @@ impl Format {
         self.has_reason
     }
 
-    /// The words that this kernel has for a reason.
-    pub fn reasons(&self) -> &[String] {
-        &self.reasons
-    }
-
     /// Whether resets by `close()` have a reason of their own (since Linux 6.12); before that they are
     /// `NOT_SPECIFIED`.
     pub fn tells_closes_apart(&self) -> bool {
-        self.has_reason && self.reasons.iter().any(|name| name == "TCP_ABORT_ON_CLOSE")
+        self.tells_closes_apart
     }
-}
-
-/// The names of a table ` { 0, "A" }, { 1, "B" })`.
-fn names(table: &str) -> Vec<String> {
-    let table = table.split(')').next().unwrap_or_default();
-    let quoted = table.split('"').skip(1).step_by(2);
-    quoted.map(str::to_owned).collect()
 }
 
 #[cfg(test)]
@@ -55,14 +49,13 @@ mod tests {
         \tfield:int state;\toffset:24;\tsize:4;\tsigned:1;\n";
 
     #[test]
-    fn finds_the_reason_and_its_table() {
+    fn a_format_with_a_table_of_reasons_is_read() {
         let text = format!(
             "{HEAD}\tfield:enum sk_rst_reason reason;\toffset:28;\tsize:4;\tsigned:0;\n\n\
              print fmt: \"state=%s reason=%s\", __print_symbolic(REC->state, {{ 1, \"TCP_CLOSE\" }}), \
              __print_symbolic(REC->reason, {{ 0, \"NOT_SPECIFIED\" }}, {{ 11, \"TCP_ABORT_ON_CLOSE\" }})\n"
         );
         let format = Format::parse(&text);
-        assert_eq!(format.reasons(), ["NOT_SPECIFIED", "TCP_ABORT_ON_CLOSE"]);
         assert!(format.has_reason() && format.tells_closes_apart());
     }
 
@@ -80,7 +73,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_makes_it_panic(text in "(field:|__print_symbolic\\(REC->reason,|[ {}\",;\n]|\\PC){0,40}") {
+        fn no_text_makes_the_reader_of_formats_panic(text in "(field:|__print_symbolic\\(REC->reason,|[ {}\",;\n]|\\PC){0,40}") {
             Format::parse(&text);
         }
     }

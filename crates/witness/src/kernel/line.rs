@@ -1,15 +1,17 @@
+//! Reads a line of `trace_pipe`.
+
 use std::net::{IpAddr, SocketAddr};
 
+use super::event::{CloseEvent, KillEvent, ResetEvent};
 use super::stamp::Stamp;
-use crate::pair::canonical;
-use crate::{CloseEvent, KillEvent, ResetEvent};
+use crate::evidence::canonical;
 
-/// Most characters of a line that an error repeats.
-const SHOWN: usize = 240;
+/// Most characters of a line that are repeated in an error.
+const MAX_SHOWN: usize = 240;
 
 /// A line of `trace_pipe`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Line {
+pub(super) enum TraceLine {
     /// A RST.
     Reset(ResetEvent),
     /// A connection was closed by one of its sides.
@@ -25,7 +27,7 @@ pub enum Line {
     },
 }
 
-/// A line of `trace_pipe` that is not as it should be.
+/// A line of `trace_pipe` that could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("trace_pipe: {what} in the line {line:?}")]
 pub struct BadLine {
@@ -35,12 +37,15 @@ pub struct BadLine {
     pub line: String,
 }
 
-impl Line {
+/// A line that was read.
+pub(super) type ParsedLine = Result<TraceLine, BadLine>;
+
+impl TraceLine {
     /// Reads one line, without its end.
     ///
     /// # Errors
-    /// It is none of the events that are asked for, nor a note of lost events.
-    pub fn parse(line: &str) -> Result<Self, BadLine> {
+    /// The line is neither an event that is asked for nor a note of lost events.
+    pub(super) fn parse(line: &str) -> ParsedLine {
         let parsed = if line.starts_with("CPU:") {
             lost(line).ok_or("no count of lost events")
         } else {
@@ -48,20 +53,20 @@ impl Line {
         };
         parsed.map_err(|what| BadLine {
             what,
-            line: line.chars().take(SHOWN).collect(),
+            line: line.chars().take(MAX_SHOWN).collect(),
         })
     }
 }
 
 /// `CPU:1 [LOST 17 EVENTS]` or `CPU:1 [LOST EVENTS]` (`print_trace_line`).
-fn lost(line: &str) -> Option<Line> {
+fn lost(line: &str) -> Option<TraceLine> {
     let (cpu, rest) = line.strip_prefix("CPU:")?.split_once(' ')?;
     let count = rest
         .trim()
         .strip_prefix("[LOST ")?
         .strip_suffix("EVENTS]")?
         .trim();
-    Some(Line::Lost {
+    Some(TraceLine::Lost {
         cpu: cpu.parse().ok()?,
         events: if count.is_empty() {
             None
@@ -74,18 +79,18 @@ fn lost(line: &str) -> Option<Line> {
 /// `  python3-7006476  (   7006476) [001] ..s2.  4743.111379: tcp_send_reset: skbaddr=… skaddr=… src=… dest=… state=…`.
 ///
 /// The name of the thread may hold anything, so the event is looked for from the line's right end.
-fn event(line: &str) -> Result<Line, &'static str> {
+fn event(line: &str) -> Result<TraceLine, &'static str> {
     let fields_of = |event: &str| {
         let (head, fields) = line.rsplit_once(event)?;
-        Some((head, Fields(fields)))
+        Some((head, TraceFields(fields)))
     };
     if let Some((head, fields)) = fields_of(": tcp_send_reset: ") {
-        reset(head, &fields).map(Line::Reset)
+        reset(head, &fields).map(TraceLine::Reset)
     } else if let Some((head, fields)) = fields_of(": inet_sock_set_state: ") {
-        close(head, &fields).map(Line::Close)
+        close(head, &fields).map(TraceLine::Close)
     } else if let Some((head, fields)) = fields_of(": signal_deliver: ") {
         match fields.get("sig") {
-            Some("9") => Ok(Line::Kill(KillEvent {
+            Some("9") => Ok(TraceLine::Kill(KillEvent {
                 stamp: Stamp::parse(head)?,
             })),
             _ => Err("no SIGKILL"),
@@ -96,9 +101,9 @@ fn event(line: &str) -> Result<Line, &'static str> {
 }
 
 /// `name=value name=value`.
-struct Fields<'a>(&'a str);
+struct TraceFields<'a>(&'a str);
 
-impl<'a> Fields<'a> {
+impl<'a> TraceFields<'a> {
     fn get(&self, name: &str) -> Option<&'a str> {
         let mut words = self.0.split_whitespace();
         words.find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
@@ -109,9 +114,9 @@ impl<'a> Fields<'a> {
     }
 }
 
-fn reset(head: &str, fields: &Fields<'_>) -> Result<ResetEvent, &'static str> {
+fn reset(head: &str, fields: &TraceFields<'_>) -> Result<ResetEvent, &'static str> {
     let stamp = Stamp::parse(head)?;
-    // A RST that answers a segment has that segment here (`tcp_v4_send_reset`), one that a close sends has none
+    // The address of the segment that the RST answers (`tcp_v4_send_reset`), or zero if a close sends the RST
     // (`tcp_send_active_reset`).
     let answers = fields
         .get("skbaddr")
@@ -128,10 +133,11 @@ fn reset(head: &str, fields: &Fields<'_>) -> Result<ResetEvent, &'static str> {
     })
 }
 
-/// `… family=AF_INET protocol=IPPROTO_TCP sport=8000 dport=4000 saddr=… daddr=… saddrv6=… daddrv6=… oldstate=… newstate=…`
+/// `… family=AF_INET protocol=IPPROTO_TCP sport=8000 dport=4000 saddr=… daddr=… saddrv6=… daddrv6=… oldstate=…
+/// newstate=…`
 ///
 /// The kernel fills in both kinds of addresses; those of version 6 are the mapped ones of an IPv4 connection.
-fn close(head: &str, fields: &Fields<'_>) -> Result<CloseEvent, &'static str> {
+fn close(head: &str, fields: &TraceFields<'_>) -> Result<CloseEvent, &'static str> {
     let stamp = Stamp::parse(head)?;
     let end = |address, port| -> Option<SocketAddr> {
         let ip: IpAddr = fields.read(address)?;
@@ -152,21 +158,21 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::{Reason, State};
+    use crate::evidence::{Reason, State};
 
     const CLOSE: &str = "         python3-7006476    [001] .....  4743.101043: tcp_send_reset: \
         skbaddr=0000000000000000 skaddr=0000000096df4793 src=127.0.0.1:52315 dest=127.0.0.1:50080 \
         state=TCP_CLOSE reason=TCP_ABORT_ON_CLOSE";
 
     fn event(line: &str) -> ResetEvent {
-        match Line::parse(line) {
-            Ok(Line::Reset(event)) => event,
+        match TraceLine::parse(line) {
+            Ok(TraceLine::Reset(event)) => event,
             other => panic!("{other:?}"),
         }
     }
 
     #[test]
-    fn reads_what_a_close_prints() {
+    fn a_reset_that_a_close_sent_is_read() {
         let event = event(CLOSE);
         assert_eq!(
             event,
@@ -189,21 +195,21 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_to_a_segment_names_nobody() {
+    fn a_reset_that_answers_a_segment_has_no_sender() {
         let line = " ksoftirqd/1-22  (     22) [001] ..s1.  4743.568057: tcp_send_reset: \
             skbaddr=0000000093c1d8d9 skaddr=0 src=1.2.3.4:1 dest=1.2.3.4:2 state=UNKNOWN reason=NO_SOCKET";
         assert_eq!(event(line).sender(), None);
-        // A timer: nothing is answered, yet the thread is not the one.
+        // If a timer sends the RST, no segment is answered, and yet the thread that ran did not send the RST.
         let timer = CLOSE.replace("..... ", "..s1. ");
         assert_eq!(event(&timer).sender(), None);
-        // A segment that a process handed in itself, as a tunnel does.
+        // The RST answers a segment that a process handed in itself, as a tunnel does.
         let tunnel = CLOSE.replace("skbaddr=0000000000000000", "skbaddr=0000000000000001");
         assert_eq!(event(&tunnel).sender(), None);
     }
 
     #[test]
-    fn the_process_is_told_while_it_lives_and_else_the_thread() {
-        let now = crate::monotonic_now();
+    fn a_sender_is_the_process_while_it_lives_and_else_the_thread() {
+        let now = rstlab_wire::monotonic_now();
         let now = format!("{}.{:06}", now.as_secs(), now.subsec_micros());
         let line = CLOSE.replace("4743.101043", &now);
         let pid_of = |process: &str| {
@@ -221,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_may_hold_anything() {
+    fn the_name_of_a_thread_may_hold_anything() {
         for name in [
             "a-1 [0]",
             "x: y",
@@ -237,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_ipv6_and_tells_mapped_addresses_as_ipv4() {
+    fn ipv6_addresses_are_read_and_mapped_ones_become_ipv4() {
         let line = CLOSE.replace("127.0.0.1:52315", "[2001:db8::1]:443");
         assert_eq!(event(&line).source, "[2001:db8::1]:443".parse().unwrap());
         let line = CLOSE.replace("127.0.0.1:52315", "[::ffff:127.0.0.1]:52315");
@@ -245,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn an_older_kernel_prints_less() {
+    fn a_reset_without_a_reason_or_with_an_unknown_one_is_read() {
         let line = CLOSE.replace(" reason=TCP_ABORT_ON_CLOSE", "");
         assert_eq!(event(&line).reason, None);
         let line = CLOSE.replace("TCP_ABORT_ON_CLOSE", "0x1b");
@@ -253,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn a_listener_has_no_peer() {
+    fn a_reset_by_a_listener_has_no_destination() {
         let line = CLOSE.replace("127.0.0.1:50080", "0.0.0.0:0");
         assert_eq!(event(&line).destination, None);
     }
@@ -265,29 +271,29 @@ mod tests {
         sig=9 errno=0 code=0 sa_handler=0 sa_flags=0";
 
     #[test]
-    fn reads_who_closed() {
-        let Ok(Line::Close(close)) = Line::parse(SHUT) else {
-            panic!("{:?}", Line::parse(SHUT));
+    fn a_close_names_its_side_and_its_thread() {
+        let Ok(TraceLine::Close(close)) = TraceLine::parse(SHUT) else {
+            panic!("{:?}", TraceLine::parse(SHUT));
         };
         assert_eq!(close.side, "127.0.0.1:8000".parse().unwrap());
         assert_eq!(close.peer, "127.0.0.2:4000".parse().unwrap());
         assert_eq!(close.state, State::FinWait1);
         assert_eq!((close.stamp.pid, close.stamp.process), (77, Some(70)));
         let v6 = SHUT.replace("saddrv6=::ffff:127.0.0.1", "saddrv6=2001:db8::1");
-        let Ok(Line::Close(close)) = Line::parse(&v6) else {
-            panic!("{:?}", Line::parse(&v6));
+        let Ok(TraceLine::Close(close)) = TraceLine::parse(&v6) else {
+            panic!("{:?}", TraceLine::parse(&v6));
         };
         assert_eq!(close.side, "[2001:db8::1]:8000".parse().unwrap());
     }
 
     #[test]
-    fn reads_who_was_killed() {
-        let Ok(Line::Kill(kill)) = Line::parse(KILL) else {
-            panic!("{:?}", Line::parse(KILL));
+    fn a_kill_names_its_thread() {
+        let Ok(TraceLine::Kill(kill)) = TraceLine::parse(KILL) else {
+            panic!("{:?}", TraceLine::parse(KILL));
         };
         assert_eq!(kill.stamp.pid, 77);
         assert_eq!(
-            Line::parse(&KILL.replace("sig=9", "sig=15"))
+            TraceLine::parse(&KILL.replace("sig=9", "sig=15"))
                 .unwrap_err()
                 .what,
             "no SIGKILL"
@@ -295,16 +301,19 @@ mod tests {
     }
 
     #[test]
-    fn lost_events_are_read() {
-        let lost = |cpu, events| Ok(Line::Lost { cpu, events });
-        assert_eq!(Line::parse("CPU:1 [LOST 17 EVENTS]"), lost(1, Some(17)));
-        assert_eq!(Line::parse("CPU:0 [LOST EVENTS]"), lost(0, None));
+    fn a_note_of_lost_events_is_read() {
+        let lost = |cpu, events| Ok(TraceLine::Lost { cpu, events });
+        assert_eq!(
+            TraceLine::parse("CPU:1 [LOST 17 EVENTS]"),
+            lost(1, Some(17))
+        );
+        assert_eq!(TraceLine::parse("CPU:0 [LOST EVENTS]"), lost(0, None));
     }
 
     #[test]
-    fn a_bad_line_is_named() {
+    fn an_error_about_a_bad_line_names_the_line() {
         let bad = |line: &str, what| {
-            let error = Line::parse(line).unwrap_err();
+            let error = TraceLine::parse(line).unwrap_err();
             assert_eq!((error.what, error.line.as_str()), (what, line));
             assert!(error.to_string().contains(what));
         };
@@ -321,28 +330,28 @@ mod tests {
             "no dest address",
         );
         let long = "x".repeat(9000);
-        assert_eq!(Line::parse(&long).unwrap_err().line.len(), SHOWN);
+        assert_eq!(TraceLine::parse(&long).unwrap_err().line.len(), MAX_SHOWN);
     }
 
     proptest! {
         #[test]
-        fn no_text_makes_it_panic(text in "\\PC{0,200}") {
-            let _ = Line::parse(&text);
+        fn no_text_makes_the_parser_panic(text in "\\PC{0,200}") {
+            let _ = TraceLine::parse(&text);
         }
 
-        /// Cut, doubled or overwritten somewhere: an event or an error, never a panic.
+        /// A line that is cut, doubled or overwritten somewhere is an event or an error, never a panic.
         #[test]
-        fn no_broken_line_makes_it_panic(at in 0..CLOSE.len(), bytes in 0_usize..20, with in "\\PC{0,9}") {
+        fn no_broken_line_makes_the_parser_panic(at in 0..CLOSE.len(), bytes in 0_usize..20, with in "\\PC{0,9}") {
             let end = (at + bytes).min(CLOSE.len());
             for line in [CLOSE, SHUT, KILL] {
                 let (at, end) = (at.min(line.len()), end.min(line.len()));
-                let _ = Line::parse(&format!("{}{with}{}", &line[..at], &line[end..]));
+                let _ = TraceLine::parse(&format!("{}{with}{}", &line[..at], &line[end..]));
             }
-            let _ = Line::parse(&format!("CPU:{with}"));
+            let _ = TraceLine::parse(&format!("CPU:{with}"));
         }
 
         #[test]
-        fn reads_what_the_kernel_would_write(
+        fn any_reset_in_the_format_of_the_kernel_is_read(
             comm in "[!-~][ -~]{0,13}[!-~]",
             pid in 1_u32..4_194_304,
             micros in 0_u64..1 << 50,

@@ -1,24 +1,24 @@
-//! The kernel's own word on resets: its tracepoints, read line by line, and what they say of one connection.
+//! The kernel's trace of resets: read line by line, told as a stream, and remembered for each connection.
 
 mod event;
-mod first;
 #[cfg(test)]
 mod fixture;
 mod format;
+mod history;
 mod killed;
+mod ledger;
 mod line;
-mod reason;
+mod pipe;
 mod stamp;
 mod trace;
 mod tracefs;
 mod witness;
 
-pub use event::{CloseEvent, KillEvent, ResetEvent};
-pub use first::{Judged, Ledger, Place};
+pub use event::{CloseEvent, ResetEvent};
 pub use format::Format;
-pub use killed::Killed;
-pub use line::{BadLine, Line};
-pub use reason::{Reason, State};
+pub use history::{KernelStory, Subject};
+pub use line::BadLine;
+pub use pipe::Scope;
 pub use stamp::Stamp;
-pub use trace::{Kernel, Scope};
-pub use witness::{KernelStory, KernelWitness, Subject};
+pub use trace::{KernelTrace, TraceEvent, TracedClose, TracedReset};
+pub use witness::KernelWitness;

@@ -1,6 +1,9 @@
+//! When and where an event was traced.
+
 use std::time::Duration;
 
-use crate::Process;
+use crate::evidence::Process;
+use crate::process::process_of_thread;
 
 /// When and where an event was traced: what the kernel prints before its name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,7 +52,7 @@ impl Stamp {
     /// The kernel learns a thread's name and process when it stops running, often after we have read the line:
     /// `/proc` says it then, if the thread still lives and is older than the event.
     pub fn process(&self) -> Process {
-        Process::of_thread(self.pid, self.process, self.comm.clone(), self.time)
+        process_of_thread(self.pid, self.process, self.comm.clone(), self.time)
     }
 }
 

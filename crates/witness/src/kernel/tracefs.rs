@@ -1,3 +1,5 @@
+//! A trace instance of our own under tracefs.
+
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
@@ -10,52 +12,53 @@ use std::time::{Duration, SystemTime};
 use procfs::ProcResult;
 use procfs::process::Process;
 
-use crate::Unavailable;
 use crate::process::started;
+use crate::unavailable::Unavailable;
 
 const MOUNTS: &str = "/proc/self/mounts";
 
-/// How an instance of ours is named: this, its [`Owner`], and a number.
+/// The name of an instance of ours begins with this; its [`InstanceOwner`] and a number follow.
 const PREFIX: &str = "rstlab-";
 
-/// A file of an instance that many may have open; while one has, the kernel does not remove the instance (EBUSY).
+/// A file of an instance that several processes may have open. While one of them has, the kernel does not remove the
+/// instance (EBUSY).
 const HELD: &str = "tracing_on";
 
-/// How old an instance must be before one of another pid namespace removes it, of whose owner it knows nothing. Its
-/// owner holds it within a millisecond.
+/// An instance of another pid namespace, whose owner cannot be looked up, is removed if it is older than this and
+/// nobody holds it. Its owner holds it within a millisecond.
 const FRESH: Duration = Duration::from_secs(60);
 
-/// How often another instance is made for one that is gone before it is held. Once happens to a process that was
-/// stopped for longer than [`FRESH`] just there; a second time does not.
-const TRIES: u32 = 3;
+/// Most tries to make an instance: another process may remove a new instance before it is held, if this process was
+/// stopped for longer than [`FRESH`] between the two steps.
+const MAX_TRIES: u32 = 3;
 
-/// How often, and with what pause, an instance that is busy is removed again.
-const BUSY_TRIES: u32 = 100;
+/// Most tries to remove an instance that is busy, and the pause between them.
+const MAX_BUSY_TRIES: u32 = 100;
 const BUSY_PAUSE: Duration = Duration::from_millis(2);
 
-/// A trace buffer of our own under tracefs, so that we neither see nor disturb what others trace.
+/// A trace buffer of our own under tracefs: we neither see nor disturb what others trace.
 ///
-/// It is removed when this is dropped; files in it must be closed by then.
+/// The drop of this value removes the instance; the files in it must be closed by then.
 #[derive(Debug)]
 pub(crate) struct Instance {
     path: PathBuf,
-    /// So that nobody else removes it.
+    /// An open file, so that nobody else removes the instance.
     held: Option<fs::File>,
 }
 
 /// Who has made an instance, in any pid namespace and at any time: in each container the first process has the
 /// number 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Owner {
+struct InstanceOwner {
     pid: i32,
     /// Milliseconds since boot.
     started: u128,
-    /// The inode of its pid namespace; that of one that is gone is used again.
+    /// The inode of its pid namespace. A later namespace may have the same.
     namespace: u64,
 }
 
 impl Instance {
-    /// Makes one, and removes what killed runs have left.
+    /// Makes an instance, and removes those that killed runs have left.
     pub(crate) fn create() -> Result<Self, Unavailable> {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let mounts = fs::read_to_string(MOUNTS)
@@ -63,9 +66,9 @@ impl Instance {
         let instances = mount_point(&mounts)
             .ok_or(Unavailable::NotMounted)?
             .join("instances");
-        let own = Owner::this_process()?;
+        let own = InstanceOwner::this_process()?;
         let numbers_are_ours = proc_has_our_numbers();
-        let has_ended = |owner: Owner| {
+        let has_ended = |owner: InstanceOwner| {
             let decidable = numbers_are_ours && owner.namespace == own.namespace;
             decidable.then(|| started_ms(Process::new(owner.pid)) != Some(owner.started))
         };
@@ -83,7 +86,7 @@ impl Instance {
                     instance.held = Some(held);
                     return Ok(instance);
                 }
-                Err(_) if tries < TRIES && !instance.path.exists() => {}
+                Err(_) if tries < MAX_TRIES && !instance.path.exists() => {}
                 Err(error) => return Err(error),
             }
         }
@@ -123,7 +126,7 @@ impl Drop for Instance {
         drop(self.held.take());
         // Removing it ends its events too (`event_trace_del_tracer`). A process that this one is just starting
         // holds our files until it runs its own program: busy for a moment.
-        for _ in 0..BUSY_TRIES {
+        for _ in 0..MAX_BUSY_TRIES {
             match fs::remove_dir(&self.path) {
                 Ok(()) => return,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return,
@@ -140,7 +143,7 @@ impl Drop for Instance {
     }
 }
 
-/// Where tracefs is: mounted by itself, or inside debugfs, where it appears when one looks.
+/// Where tracefs is: mounted by itself, or inside debugfs, where the kernel mounts it at the first look.
 fn mount_point(mounts: &str) -> Option<PathBuf> {
     let of_type = |wanted| {
         mounts.lines().find_map(|line| {
@@ -162,7 +165,7 @@ fn unescaped(path: &str) -> String {
         .replace(r"\134", r"\")
 }
 
-impl Owner {
+impl InstanceOwner {
     fn this_process() -> Result<Self, Unavailable> {
         let path = Path::new("/proc/self/ns/pid");
         let failed = |error| Unavailable::new("read", path, error);
@@ -173,7 +176,7 @@ impl Owner {
         })
     }
 
-    /// The name of an instance of its.
+    /// The name of an instance of this owner.
     fn instance(&self, number: u32) -> String {
         let Self {
             pid,
@@ -183,7 +186,7 @@ impl Owner {
         format!("{PREFIX}{pid}-{started}-{namespace}-{number}")
     }
 
-    /// Whose instance has that name.
+    /// The owner of the instance with that name.
     fn of(instance: &str) -> Option<Self> {
         let mut words = instance.strip_prefix(PREFIX)?.split('-');
         let owner = Self {
@@ -208,17 +211,17 @@ fn proc_has_our_numbers() -> bool {
     numbers.is_some_and(|numbers| numbers.len() == 1)
 }
 
-/// Removes the instances of processes that have ended; and, where that cannot be decided, those that are not fresh:
-/// one that is held stays all the same.
+/// Removes the instances of processes that have ended. Where that cannot be decided, it removes instances that are not
+/// fresh; the kernel keeps those that are held.
 fn remove_stale(
     instances: &Path,
     now: SystemTime,
-    has_ended: impl Fn(Owner) -> Option<bool>,
+    has_ended: impl Fn(InstanceOwner) -> Option<bool>,
 ) -> io::Result<()> {
     for entry in fs::read_dir(instances)? {
         let entry = entry?;
         let name = entry.file_name();
-        let Some(owner) = name.to_str().and_then(Owner::of) else {
+        let Some(owner) = name.to_str().and_then(InstanceOwner::of) else {
             continue;
         };
         let made = || entry.metadata()?.modified();
@@ -239,7 +242,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn finds_the_mount_wherever_it_is() {
+    fn tracefs_is_found_wherever_it_is_mounted() {
         let at = |mounts| mount_point(mounts).map(|path| path.display().to_string());
         let mounts = "proc /proc proc rw 0 0\ntracefs /sys/kernel/tracing tracefs rw,nosuid 0 0\n";
         assert_eq!(at(mounts).as_deref(), Some("/sys/kernel/tracing"));
@@ -256,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn tracing_inside_debugfs_will_do() {
+    fn tracefs_is_found_inside_debugfs() {
         let debugfs = tempfile::tempdir().unwrap();
         let mounts = format!("none {} debugfs rw 0 0\n", debugfs.path().display());
         assert_eq!(mount_point(&mounts), None, "nothing inside");
@@ -265,8 +268,8 @@ mod tests {
         assert_eq!(mount_point(&mounts), Some(tracing));
     }
 
-    fn owner(pid: i32, started: u128, namespace: u64) -> Owner {
-        Owner {
+    fn owner(pid: i32, started: u128, namespace: u64) -> InstanceOwner {
+        InstanceOwner {
             pid,
             started,
             namespace,
@@ -274,14 +277,17 @@ mod tests {
     }
 
     #[test]
-    fn an_instance_names_its_owner() {
-        let this = Owner::this_process().unwrap();
+    fn the_name_of_an_instance_tells_its_owner() {
+        let this = InstanceOwner::this_process().unwrap();
         assert_eq!(
-            (this.pid, Owner::of(&this.instance(7))),
+            (this.pid, InstanceOwner::of(&this.instance(7))),
             (process::id().cast_signed(), Some(this))
         );
         assert_eq!(started_ms(Process::myself()), Some(this.started));
-        assert_eq!(Owner::of("rstlab-1-20-300-0"), Some(owner(1, 20, 300)));
+        assert_eq!(
+            InstanceOwner::of("rstlab-1-20-300-0"),
+            Some(owner(1, 20, 300))
+        );
         for other in [
             "other",
             "rstlab-7-0",
@@ -290,15 +296,15 @@ mod tests {
             "rstlab-01-2-3-0",
             "rstlab-1-2-3-0-0",
         ] {
-            assert_eq!(Owner::of(other), None, "{other}");
+            assert_eq!(InstanceOwner::of(other), None, "{other}");
         }
     }
 
-    /// The first process of another container has the number of ours, and what a killed one has left had it too.
+    /// The first process of another container has the same number as ours, and so had a killed one.
     #[test]
-    fn what_ended_processes_left_is_removed_and_of_others_what_nobody_holds() {
+    fn instances_of_ended_processes_are_removed_and_old_ones_that_nobody_holds() {
         let instances = tempfile::tempdir().unwrap();
-        let make = |owner: Owner, number| {
+        let make = |owner: InstanceOwner, number| {
             let path = instances.path().join(owner.instance(number));
             fs::create_dir(&path).unwrap();
             path
@@ -311,7 +317,7 @@ mod tests {
         // As the kernel refuses with EBUSY, so does a directory that is not empty.
         fs::write(held.join(HELD), "1").unwrap();
         let look = |now| {
-            let has_ended = |it: Owner| (it.namespace == 300).then_some(it != alive);
+            let has_ended = |it: InstanceOwner| (it.namespace == 300).then_some(it != alive);
             remove_stale(instances.path(), now, has_ended).unwrap();
             [&of_us, &of_an_earlier, &of_another, &held].map(|path| path.exists())
         };

@@ -1,3 +1,5 @@
+//! The running capture of packets: a thread that takes them, and handles that ask it.
+
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
@@ -5,57 +7,61 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use rstlab_wire::monotonic_now;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use tokio::sync::{mpsc, oneshot};
 
 use super::conversation::Conversation;
 use super::decode::decode;
 use super::packet::Packet;
-use super::resets::Teller;
-use super::socket::{BATCH, MOST_QUEUED, PacketSocket, offset as clock_offset};
+use super::reset_sender::ResetSender;
+use super::socket::{BATCH, MAX_QUEUED, PacketSocket, offset as clock_offset};
 use super::store::Store;
-use crate::{Pair, Unavailable, monotonic_now};
+use crate::evidence::Pair;
+use crate::unavailable::Unavailable;
 
 /// Most memory that packets take.
-const MOST_BYTES: usize = 32 * 1024 * 1024;
+const MAX_BYTES: usize = 32 * 1024 * 1024;
 
-/// While packets come they are left to gather for so long, for a thread that wakes for each costs more than the
-/// packets do. The kernel's queue has room for what comes meanwhile.
+/// While packets come, the thread sleeps for this time between two looks, because waking up for each packet would cost
+/// more than the packets do. The kernel's queue has room for the packets that come meanwhile.
 const GATHER: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 2_000_000,
 };
 
-/// Questions that wait for their turn; who asks more waits before that.
-const MOST_QUESTIONS: usize = 1024;
+/// Bounded queue of questions; a full queue makes the asker wait.
+const MAX_QUESTIONS: usize = 1024;
 
-/// The running capture of a port (or more). A clone is another handle to the same; it ends with the last one.
+/// The running capture of one or more ports. A clone is another handle to the same capture, which ends with the last
+/// handle.
 #[derive(Debug, Clone)]
 pub struct Packets {
-    inner: Arc<Inner>,
+    inner: Arc<CaptureHandle>,
 }
 
 #[derive(Debug)]
-struct Inner {
-    questions: mpsc::Sender<Question>,
-    shared: Arc<Shared>,
+struct CaptureHandle {
+    questions: mpsc::Sender<ConversationQuestion>,
+    shared: Arc<CaptureState>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
-/// What the handles and the thread have in common.
+/// State that the handles and the thread share.
 #[derive(Debug)]
-struct Shared {
+struct CaptureState {
     /// Wakes the thread.
     wake: OwnedFd,
     stop: AtomicBool,
-    /// It looks again within [`GATHER`], whoever asks: a wake for each question costs more than the answer.
+    /// The thread looks again within [`GATHER`] by itself, so a question need not wake the thread: waking costs more
+    /// than the answer.
     gathers: AtomicBool,
     lost: AtomicU64,
     lost_resets: AtomicU64,
 }
 
 #[derive(Debug)]
-struct Question {
+struct ConversationQuestion {
     pair: Pair,
     answer: oneshot::Sender<Option<Conversation>>,
 }
@@ -65,38 +71,16 @@ impl Packets {
     /// several of them (a bridge and its members) is captured at each.
     ///
     /// # Errors
-    /// There is no privilege to (`CAP_NET_RAW`), or no packet sockets.
+    /// The privilege (`CAP_NET_RAW`) is missing, or the kernel has no packet sockets.
     pub fn open(port: u16) -> Result<Self, Unavailable> {
         Self::start(&[port], None)
     }
 
-    /// Captures `ports`, or all if there are none, and gives the resets to `teller`.
-    pub(super) fn start(ports: &[u16], teller: Option<Teller>) -> Result<Self, Unavailable> {
-        let socket = PacketSocket::open(ports, false)?;
-        let resets = match teller {
-            Some(teller) => Some((PacketSocket::open(ports, true)?, teller)),
-            None => None,
-        };
-        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
-            .map_err(|error| Unavailable::capture("make an eventfd", error.into()))?;
-        let shared = Arc::new(Shared {
-            wake,
-            stop: AtomicBool::new(false),
-            gathers: AtomicBool::new(false),
-            lost: AtomicU64::new(0),
-            lost_resets: AtomicU64::new(0),
-        });
-        let (questions, asked) = mpsc::channel(MOST_QUESTIONS);
-        let capture = Capture {
-            ports: ports.to_vec(),
-            socket,
-            store: Store::new(MOST_BYTES),
-            resets,
-            taken: Vec::new(),
-            offset: None,
-            asked,
-            shared: Arc::clone(&shared),
-        };
+    /// Captures `ports`, or all ports if the list is empty, and gives the resets to `sender`.
+    pub(super) fn start(ports: &[u16], sender: Option<ResetSender>) -> Result<Self, Unavailable> {
+        let (questions, asked) = mpsc::channel(MAX_QUESTIONS);
+        let capture = Capture::open(ports, sender, asked)?;
+        let shared = Arc::clone(&capture.shared);
         let thread = thread::Builder::new()
             .name(format!(
                 "packets {}",
@@ -104,7 +88,7 @@ impl Packets {
             ))
             .spawn(move || capture.run())
             .map_err(|error| Unavailable::capture("start a thread for the capture", error))?;
-        let inner = Arc::new(Inner {
+        let inner = Arc::new(CaptureHandle {
             questions,
             shared,
             thread: Mutex::new(Some(thread)),
@@ -112,14 +96,14 @@ impl Packets {
         Ok(Self { inner })
     }
 
-    /// Everything that was captured of the connection up to this call, the latest one between these addresses; `None`
-    /// if there is nothing, or nothing any more: 32 MiB are kept, the connections that were quiet for longest go
-    /// first.
+    /// The packets of the latest connection between these addresses that were captured up to this call; `None` if there
+    /// are none, or none are left: 32 MiB are kept, and the connections that were quiet for longest go first.
     pub async fn conversation(&self, pair: Pair) -> Option<Conversation> {
         let (answer, answered) = oneshot::channel();
-        let question = Question { pair, answer };
+        let question = ConversationQuestion { pair, answer };
         self.inner.questions.send(question).await.ok()?;
-        // Either we see that it gathers, or it sees the question before it waits for more (`Capture::turn`).
+        // Either we see that the thread looks again soon, or the thread sees the question before it waits for packets
+        // (`Capture::turn`).
         fence(Ordering::SeqCst);
         if !self.inner.shared.gathers.load(Ordering::SeqCst) {
             self.inner.shared.wake();
@@ -127,64 +111,95 @@ impl Packets {
         answered.await.ok()?
     }
 
-    /// Packets that came faster than they could be taken, up to the last one that was: they are in no conversation.
+    /// How many packets came faster than they could be taken, and are in no conversation.
     pub fn lost(&self) -> u64 {
         self.inner.shared.lost.load(Ordering::Relaxed)
     }
 
-    /// Resets that were lost, or for which the teller had no room.
+    /// How many resets were lost, or found no room in the channel.
     pub(super) fn lost_resets(&self) -> u64 {
         self.inner.shared.lost_resets.load(Ordering::Relaxed)
     }
 
-    /// Ends the capture, when everything has been taken that was captured until now.
+    /// Takes everything that was captured until now, and ends the capture.
     pub(super) fn end(&self) {
         self.inner.end();
     }
 }
 
-impl Inner {
+impl CaptureHandle {
     fn end(&self) {
         self.shared.stop.store(true, Ordering::Release);
         self.shared.wake();
         // Nothing panics while it holds the lock.
         let mut thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(thread) = thread.take() {
-            // It does not panic; if it did, that has been told.
+            // The thread does not panic; if it did, the panic has been printed.
             let _ = thread.join();
         }
     }
 }
 
-impl Drop for Inner {
+impl Drop for CaptureHandle {
     fn drop(&mut self) {
         self.end();
     }
 }
 
-impl Shared {
+impl CaptureState {
     fn wake(&self) {
-        // It fails only if the count is full: then the thread is being woken already.
+        // The write fails only if the count is full, and then the thread is being woken already.
         let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
     }
 }
 
-/// The thread's side.
+/// The capture, as its thread owns it.
 struct Capture {
-    /// None is all.
+    /// If empty, all ports.
     ports: Vec<u16>,
     socket: PacketSocket,
     store: Store,
-    /// Resets come by a queue of their own, which other packets cannot fill.
-    resets: Option<(PacketSocket, Teller)>,
+    /// Resets have a socket of their own, whose queue other packets cannot fill.
+    resets: Option<(PacketSocket, ResetSender)>,
     taken: Vec<Packet>,
-    /// From `CLOCK_MONOTONIC` to `CLOCK_REALTIME`: one for both queues, whose packets are put in order by it.
+    /// From `CLOCK_MONOTONIC` to `CLOCK_REALTIME`. Both sockets use the same value, because their packets are sorted by
+    /// the time that results from it.
     offset: Option<Duration>,
-    asked: mpsc::Receiver<Question>,
-    shared: Arc<Shared>,
+    asked: mpsc::Receiver<ConversationQuestion>,
+    shared: Arc<CaptureState>,
 }
 
 impl Capture {
+    fn open(
+        ports: &[u16],
+        sender: Option<ResetSender>,
+        asked: mpsc::Receiver<ConversationQuestion>,
+    ) -> Result<Self, Unavailable> {
+        let socket = PacketSocket::open(ports, false)?;
+        let resets = match sender {
+            Some(sender) => Some((PacketSocket::open(ports, true)?, sender)),
+            None => None,
+        };
+        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+            .map_err(|error| Unavailable::capture("make an eventfd", error.into()))?;
+        Ok(Self {
+            ports: ports.to_vec(),
+            socket,
+            store: Store::new(MAX_BYTES),
+            resets,
+            taken: Vec::new(),
+            offset: None,
+            asked,
+            shared: Arc::new(CaptureState {
+                wake,
+                stop: AtomicBool::new(false),
+                gathers: AtomicBool::new(false),
+                lost: AtomicU64::new(0),
+                lost_resets: AtomicU64::new(0),
+            }),
+        })
+    }
+
     fn run(mut self) {
         let mut busy = false;
         while !self.shared.stop.load(Ordering::Acquire) {
@@ -196,31 +211,32 @@ impl Capture {
                 }
             }
         }
-        // What was captured before the end was asked for belongs to it; an error would not change the end.
+        // Packets from before the order to stop are taken, too; an error now would not change the end.
         if self.resets.is_some() && self.drain().is_ok() {
-            if let Some((_, teller)) = &mut self.resets {
-                teller.finish(&mut self.store);
+            if let Some((_, sender)) = &mut self.resets {
+                sender.finish(&mut self.store);
             }
             self.count_lost();
         }
     }
 
-    /// Waits for packets or a question. Whether packets came, or resets wait to be told.
+    /// Waits for packets or a question. Returns whether packets came, or resets wait to be handed on.
     fn turn(&mut self, busy: bool) -> io::Result<bool> {
         self.shared.gathers.store(busy, Ordering::SeqCst);
         fence(Ordering::SeqCst);
         if busy || self.asked.is_empty() {
             self.wait(busy)?;
         }
-        // Taken first: what was captured before a question was asked is then in the queue or in the store.
+        // Questions are taken before packets, so that a packet that was captured before a question was asked is in the
+        // queue or in the store.
         let mut questions = Vec::new();
         while let Ok(question) = self.asked.try_recv() {
             questions.push(question);
         }
         let came = self.drain()?;
         self.count_lost();
-        for Question { pair, answer } in questions {
-            // Who asked may have gone away.
+        for ConversationQuestion { pair, answer } in questions {
+            // It fails if the asker has gone away.
             let _ = answer.send(self.store.conversation(&pair));
         }
         Ok(came)
@@ -229,8 +245,8 @@ impl Capture {
     fn count_lost(&self) {
         let shared = &self.shared;
         shared.lost.store(self.socket.lost(), Ordering::Relaxed);
-        if let Some((socket, teller)) = &self.resets {
-            let lost = socket.lost() + teller.untold();
+        if let Some((socket, sender)) = &self.resets {
+            let lost = socket.lost() + sender.dropped();
             shared.lost_resets.store(lost, Ordering::Relaxed);
         }
     }
@@ -247,12 +263,12 @@ impl Capture {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
-        // If it was not this that woke us, there is nothing to read.
+        // If packets woke us, there is nothing to read here.
         let _ = rustix::io::read(&self.shared.wake, &mut [0; 8]);
         Ok(())
     }
 
-    /// Takes what is in the queues; not for ever, though more may come meanwhile. Whether to look again soon.
+    /// Takes the packets in the queues, no more than the queues hold at once. Returns whether to look again soon.
     fn drain(&mut self) -> io::Result<bool> {
         let Self {
             ports,
@@ -269,7 +285,7 @@ impl Capture {
             ports.is_empty() || ends.iter().any(|port| ports.contains(port))
         };
         let lost_before = socket.lost();
-        let Some((reset_socket, teller)) = resets else {
+        let Some((reset_socket, sender)) = resets else {
             let came = take(socket, offset, |packet| {
                 if is_ours(&packet) {
                     store.push(packet);
@@ -286,33 +302,34 @@ impl Capture {
                 taken.push(packet);
             }
         };
-        // The others before the resets, for the kernel may not stamp times as yet when the capture begins: then the
-        // order counts in which they are taken. And again: what came before a reset is there by then.
+        // Other packets are taken before the resets, because at the beginning of a capture the kernel may not stamp
+        // times yet, and then packets stay in the order in which they are taken. Other packets are taken again after
+        // the resets, because those from before a reset are in the queue by then.
         let mut came = take(socket, offset, |packet| keep(false, taken, packet))?;
         came |= take(reset_socket, offset, |packet| keep(true, taken, packet))?;
         came |= take(socket, offset, |packet| keep(false, taken, packet))?;
-        // Before any of them is told, for it may lack one of those.
+        // This comes before any RST is handed on, because a lost packet may belong to the connection of the RST.
         if socket.lost() + reset_socket.lost() != lost_before {
             store.lost(monotonic_now());
         }
         taken.sort_by_key(|packet| packet.at);
         for packet in taken.drain(..) {
-            teller.see(&packet, store);
+            sender.see(&packet, store);
             store.push(packet);
         }
-        teller.tell(monotonic_now(), store);
-        Ok(came || teller.waits())
+        sender.tell(monotonic_now(), store);
+        Ok(came || sender.waits())
     }
 }
 
-/// Takes the packets of a socket; whether there were any.
+/// Takes the packets of a socket. Returns whether there were any.
 fn take(
     socket: &mut PacketSocket,
     offset: Duration,
     mut push: impl FnMut(Packet),
 ) -> io::Result<bool> {
     let mut taken = 0;
-    while taken < MOST_QUEUED {
+    while taken < MAX_QUEUED {
         let count = socket.receive(offset, |bytes, length, at, wall| {
             if let Some(packet) = decode(bytes, length, at, wall) {
                 push(packet);
@@ -326,7 +343,7 @@ fn take(
     Ok(taken > 0)
 }
 
-/// They need the privilege to capture.
+/// These tests need the privilege to capture.
 #[cfg(test)]
 #[cfg(feature = "kernel")]
 mod tests {
@@ -336,35 +353,19 @@ mod tests {
 
     use super::*;
 
-    /// A capture whose thread has not begun: nobody takes the packets until the test does.
+    /// A capture without a thread: nobody takes the packets until the test does.
     fn capture(port: u16, tells: bool) -> Capture {
-        let ports = vec![port];
-        let teller = || Teller::new(mpsc::channel(1).0);
-        Capture {
-            socket: PacketSocket::open(&ports, false).unwrap(),
-            resets: tells.then(|| (PacketSocket::open(&ports, true).unwrap(), teller())),
-            ports,
-            store: Store::new(MOST_BYTES),
-            taken: Vec::new(),
-            offset: None,
-            asked: mpsc::channel(1).1,
-            shared: Arc::new(Shared {
-                wake: eventfd(0, EventfdFlags::CLOEXEC).unwrap(),
-                stop: AtomicBool::new(false),
-                gathers: AtomicBool::new(false),
-                lost: AtomicU64::new(0),
-                lost_resets: AtomicU64::new(0),
-            }),
-        }
+        let sender = tells.then(|| ResetSender::new(mpsc::channel(1).0));
+        Capture::open(&[port], sender, mpsc::channel(1).1).unwrap()
     }
 
     #[test]
-    fn whoever_asks_is_told_that_packets_were_lost() {
+    fn a_conversation_says_that_packets_were_lost() {
         let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let bound = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         bound.bind(&any.into()).unwrap();
         let server = bound.local_addr().unwrap();
-        // Nobody listens there: a SYN and a RST.
+        // Nobody listens there, so each attempt makes a SYN and a RST.
         let refused = || {
             let client = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
             client.bind(&any.into()).unwrap();
@@ -384,7 +385,7 @@ mod tests {
                 conversation.ending().is_of_a_part()
             };
             assert!(!lacks(1));
-            assert!(lacks(MOST_QUEUED / 2 + 700), "{tells}");
+            assert!(lacks(MAX_QUEUED / 2 + 700), "{tells}");
             assert!(!lacks(1));
         }
     }

@@ -1,40 +1,33 @@
+//! Keeps the packets of one connection, of a long one only the first and the last.
+
 use std::collections::{HashMap, VecDeque};
-use std::mem;
 use std::net::SocketAddr;
 
 use super::packet::Packet;
-use crate::Pair;
+use crate::evidence::Pair;
 
 /// Most packets kept of a connection: its first and its last ones.
-const FIRST: usize = 32;
+pub(super) const FIRST: usize = 32;
 const LAST: usize = 224;
 
-/// What was captured of one connection, in order of time.
+/// The packets of one connection, in order of time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Conversation {
     packets: Vec<Packet>,
     left_out: u64,
-    /// Packets that tell of its end may be missing: they were lost, or left out.
+    /// Packets that tell of its end may be missing, because they were lost or left out.
     pub(super) lacks: bool,
 }
 
 impl Conversation {
-    /// Where packets are left out: after so many.
-    pub const FIRST: usize = FIRST;
-
     /// The packets that were kept: of a long connection the first 32 and the last 224.
     pub fn packets(&self) -> &[Packet] {
         &self.packets
     }
 
-    /// Packets that were captured and not kept, after the first 32.
+    /// How many packets, after the first 32, were captured and not kept.
     pub fn left_out(&self) -> u64 {
         self.left_out
-    }
-
-    /// The two ends.
-    pub fn pair(&self) -> Option<Pair> {
-        self.packets.first().map(pair_of)
     }
 }
 
@@ -42,8 +35,8 @@ pub(super) fn pair_of(packet: &Packet) -> Pair {
     Pair::new(packet.from, packet.to)
 }
 
-/// Sorts packets by connection: one for each, or more where a pair of addresses was used again. In order of their
-/// first packets.
+/// Sorts packets by connection, in order of their first packets. A pair of addresses that was used again has several
+/// connections.
 pub fn conversations(packets: Vec<Packet>) -> Vec<Conversation> {
     let mut found: Vec<Kept> = Vec::new();
     let mut newest: HashMap<Pair, usize> = HashMap::new();
@@ -57,10 +50,10 @@ pub fn conversations(packets: Vec<Packet>) -> Vec<Conversation> {
         }
         found[*at].push(packet);
     }
-    found.into_iter().map(Kept::into_conversation).collect()
+    found.into_iter().map(|kept| kept.conversation()).collect()
 }
 
-/// A conversation that goes on. However long it lasts, it holds [`FIRST`] and [`LAST`] packets at most.
+/// A conversation that goes on. However long it lasts, at most [`FIRST`] and [`LAST`] of its packets are kept.
 #[derive(Debug, Default)]
 pub(super) struct Kept {
     /// Who opened the connection, and with which sequence number.
@@ -68,9 +61,9 @@ pub(super) struct Kept {
     first: Vec<Packet>,
     last: VecDeque<Packet>,
     left_out: u64,
-    /// A FIN is among those that were left out.
+    /// A FIN is among the packets that were left out.
     fin_left_out: bool,
-    /// Its first RST has been told.
+    /// A RST of the connection has been handed on.
     pub(super) reset_told: bool,
 }
 
@@ -97,7 +90,7 @@ impl Kept {
         self.last.push_back(packet);
     }
 
-    /// What it takes of memory.
+    /// The memory that the conversation takes.
     pub(super) fn bytes(&self) -> usize {
         size_of::<Self>() + (self.first.capacity() + self.last.capacity()) * size_of::<Packet>()
     }
@@ -106,19 +99,10 @@ impl Kept {
         self.last.back().or(self.first.last())
     }
 
+    /// The packets in order of time: two processors that handle packets at the same time may have them captured in
+    /// another order.
     pub(super) fn conversation(&self) -> Conversation {
-        let packets = self.first.iter().chain(&self.last);
-        self.of(packets.cloned().collect())
-    }
-
-    fn into_conversation(mut self) -> Conversation {
-        let mut packets = mem::take(&mut self.first);
-        packets.extend(self.last.drain(..));
-        self.of(packets)
-    }
-
-    /// Packets that two processors handle at the same time may be captured in another order than that of their times.
-    fn of(&self, mut packets: Vec<Packet>) -> Conversation {
+        let mut packets: Vec<_> = self.first.iter().chain(&self.last).cloned().collect();
         packets.sort_by_key(|packet| packet.at);
         Conversation {
             packets,
@@ -138,7 +122,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn of_a_long_connection_the_beginning_and_the_end_are_kept() {
+    fn the_beginning_and_the_end_of_a_long_connection_are_kept() {
         let packets = (0..1000).map(|at| to_server(at, "[P.]", [at as u32, 1], 1));
         let found = conversations(packets.collect());
         let [conversation] = &found[..] else {
@@ -164,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn a_syn_that_comes_again_is_the_same_connection_another_one_is_not() {
+    fn a_repeated_syn_is_of_the_same_connection_and_a_new_syn_is_not() {
         let syn = |at, seq| to_server(at, "[S]", [seq, 0], 0);
         let packets = vec![
             syn(1, 5),

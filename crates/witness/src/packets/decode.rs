@@ -1,3 +1,5 @@
+//! Finds the TCP segment in a frame.
+
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -5,15 +7,15 @@ use etherparse::{EtherType, IpNumber, LaxIpSlice, LaxSlicedPacket, TcpHeaderSlic
 use pcap_file::DataLink;
 
 use super::packet::{Flags, Frame, Packet};
-use crate::pair::canonical;
+use crate::evidence::canonical;
 
 /// Lengths of the headers of `tcpdump -i any`, and of a BSD loopback.
 const SLL_BYTES: usize = 16;
 const SLL2_BYTES: usize = 20;
 const NULL_BYTES: usize = 4;
 
-/// The IP packet inside of a frame; `None` if the link is of a kind that we do not read, or carries something else.
-/// [`decode`] finds out whether it is IP.
+/// The payload of a frame; `None` if the link is of a kind that is not read, or the frame is too short. [`decode`]
+/// finds out whether the payload is IP.
 pub(super) fn ip_part(link: DataLink, frame: &[u8]) -> Option<&[u8]> {
     let below_vlan = |ether_type: &[u8], rest| {
         let ether_type = EtherType(u16::from_be_bytes(ether_type.try_into().ok()?));
@@ -39,8 +41,8 @@ pub(super) fn ip_part(link: DataLink, frame: &[u8]) -> Option<&[u8]> {
     }
 }
 
-/// The TCP segment in an IP packet, of which `packet` is the beginning and `length` what the capture says it was;
-/// `None` if it is none, or its headers are not all there.
+/// The TCP segment in an IP packet, of which `packet` is the beginning, and `length` the length that the capture tells;
+/// `None` if there is no such segment, or its headers are not complete.
 pub(super) fn decode(packet: &[u8], length: u32, at: Duration, wall: Duration) -> Option<Packet> {
     let (ip, _) = LaxIpSlice::from_slice(packet).ok()?;
     let payload = ip.payload();
@@ -84,8 +86,8 @@ pub(super) fn decode(packet: &[u8], length: u32, at: Duration, wall: Duration) -
     })
 }
 
-/// The length that the IP header tells. It says 0 in a packet too large for it: a jumbogram (RFC 2675), or one that
-/// the kernel or the network card has yet to cut (BIG TCP).
+/// The length in the IP header; the captured length if the header says 0. The header says 0 if the packet is too large
+/// for the field: a jumbogram (RFC 2675), or a packet that the kernel or the network card has yet to cut (BIG TCP).
 fn told(in_header: u32, captured: u32) -> u32 {
     match in_header {
         0 => captured,
@@ -121,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn a_segment_is_told_in_full_though_only_its_beginning_is_there() {
+    fn a_segment_is_read_in_full_though_only_its_beginning_was_captured() {
         let bytes = data(ipv4(), 65_000);
         for kept in [40, 128, bytes.len()] {
             let packet = read(&bytes[..kept], kept).unwrap();
@@ -158,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn options_and_extension_headers_are_no_payload() {
+    fn options_and_extension_headers_are_not_payload() {
         let mut options = data(ipv4(), 3);
         options[0] = 0x46;
         options[3] += 4;
@@ -175,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn padding_is_no_payload_and_a_length_that_is_too_short_no_packet() {
+    fn padding_is_not_payload_and_a_packet_with_too_short_a_length_is_refused() {
         let mut bytes = data(ipv4(), 0);
         bytes.extend([0; 6]);
         let packet = read(&bytes, bytes.len()).unwrap();
@@ -222,7 +224,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_make_it_panic(
+        fn no_frame_makes_the_decoder_panic(
             link in 0_u32..300,
             length: u32,
             first in prop::sample::select(vec![0_u8, 0x45, 0x4f, 0x60]),
@@ -237,7 +239,7 @@ mod tests {
         }
 
         #[test]
-        fn no_change_to_a_packet_makes_it_panic(at in 0_usize..70, byte: u8, kept in 0_usize..140) {
+        fn no_change_to_a_packet_makes_the_decoder_panic(at in 0_usize..70, byte: u8, kept in 0_usize..140) {
             for mut bytes in [data(ipv4(), 30), data(PacketBuilder::ipv6([1; 16], [2; 16], 64), 30)] {
                 let at = at.min(bytes.len() - 1);
                 bytes[at] = byte;

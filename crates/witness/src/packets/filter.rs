@@ -1,3 +1,5 @@
+//! The filter (BPF) by which the kernel gives a packet socket only the segments of the watched ports.
+
 use socket2::SockFilter;
 
 use super::packet::SNAP_BYTES;
@@ -13,7 +15,7 @@ const JUMP_EQUAL: u16 = 0x15;
 const JUMP_SET: u16 = 0x45;
 const RETURN: u16 = 0x06;
 
-/// What the kernel knows of a packet beside its bytes (`SKF_AD_OFF` in `linux/filter.h`).
+/// Where to load what the kernel knows of a packet beside its bytes (`SKF_AD_OFF` in `linux/filter.h`).
 const PROTOCOL: u32 = 0xffff_f000;
 const PACKET_TYPE: u32 = 0xffff_f000 + 4;
 const HARDWARE: u32 = 0xffff_f000 + 28;
@@ -30,21 +32,21 @@ const RST: u32 = 0x04;
 /// Extension headers of IPv6: hop-by-hop options, routing, fragment, destination options.
 const EXTENSIONS: [u32; 4] = [0, 43, 44, 60];
 
-/// Lets nothing through.
+/// A filter that lets no packet through.
 pub(super) fn nothing() -> [SockFilter; 1] {
     [SockFilter::new(RETURN, 0, 0, 0)]
 }
 
 /// Most ports that are asked for one by one: a jump reaches 255 instructions, and a port takes four.
-const MOST_PORTS: usize = 32;
+const MAX_PORTS: usize = 32;
 
-/// Lets TCP segments from or to `ports` through, and IPv6 packets with extension headers, whose ports it cannot find.
-/// No ports, or very many, are all. Of TCP, `resets_only` lets nothing but RSTs through. Byte 0 is the first one of
-/// the IP header. Of each packet only the beginning passes.
+/// A filter that lets TCP segments from or to `ports` through, and IPv6 packets with extension headers, whose ports a
+/// filter cannot find. If the list is empty or very long, it means all ports. With `resets_only`, of all TCP segments
+/// only RSTs pass. Byte 0 is the first one of the IP header. Only the beginning of each packet passes.
 ///
-/// On loopback a packet comes by twice, going out and coming in: only the latter passes.
+/// On loopback a packet is seen twice, going out and coming in: only the latter passes.
 pub(super) fn segments_of(ports: &[u16], resets_only: bool) -> Vec<SockFilter> {
-    let ports = if ports.len() > MOST_PORTS { &[] } else { ports };
+    let ports = if ports.len() > MAX_PORTS { &[] } else { ports };
     let mut program = Program::default();
     program.load(LOAD, HARDWARE);
     program.unless(ARPHRD_LOOPBACK, "protocol");
@@ -96,7 +98,7 @@ struct Program {
 struct Instruction {
     code: u16,
     operand: u32,
-    /// Where to go on: if the comparison holds, and if it does not; `None` for the next instruction.
+    /// Where the program goes on if the comparison holds, and if it does not; `None` is the next instruction.
     jumps: [Option<&'static str>; 2],
 }
 
@@ -121,8 +123,8 @@ impl Program {
         self.add(JUMP_EQUAL, equal, [None, Some(target)]);
     }
 
-    /// Goes on at `target` if one of the two ports from `place` on is among `ports`; else drops the packet. No ports are
-    /// all: it passes.
+    /// Goes on at `target` if one of the two ports from `place` on is among `ports`; else drops the packet. If `ports`
+    /// is empty, the packet passes.
     fn one_of(&mut self, ports: &[u16], code: u16, place: u32, target: &'static str) {
         if ports.is_empty() {
             self.give(SNAP_BYTES as u32);

@@ -1,3 +1,5 @@
+//! Packets for tests.
+
 use std::time::Duration;
 
 use etherparse::{PacketBuilder, TcpHeader};
@@ -39,6 +41,13 @@ pub(super) fn to_server(at: u64, flags: &str, numbers: [u32; 2], payload: usize)
 
 pub(super) fn to_client(at: u64, flags: &str, numbers: [u32; 2], payload: usize) -> Packet {
     segment(at, [SERVER, CLIENT], flags, numbers, payload)
+}
+
+/// The same segment with other bytes in it.
+pub(super) fn with_payload(packet: &Packet, text: &str) -> Packet {
+    let headers = packet.bytes().len() - packet.payload().len();
+    let bytes = [&packet.bytes()[..headers], text.as_bytes()].concat();
+    decode(&bytes, bytes.len() as u32, packet.at, packet.at).unwrap()
 }
 
 /// A connection that the server reset, of three packets.

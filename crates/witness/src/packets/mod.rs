@@ -1,29 +1,29 @@
-//! The packets of the watched ports: captured, kept within bounds, read as the story of a connection, and put into
-//! files that Wireshark opens.
+//! The packets of the watched ports: captured, kept in bounded memory, and read and written as files of Wireshark.
 
 mod bad_capture;
 mod capture;
+mod captured_resets;
 mod conversation;
 mod decode;
+mod ending;
 mod filter;
 #[cfg(test)]
 mod fixture;
 mod packet;
 mod read;
-mod resets;
+mod reset_sender;
 mod ring;
 mod socket;
 mod store;
-mod story;
 mod write;
 
 pub use bad_capture::BadCapture;
 pub use capture::Packets;
+pub use captured_resets::{CapturedResets, Lost};
 pub use conversation::{Conversation, conversations};
 #[cfg(test)]
 pub(crate) use fixture::packets_of_a_reset;
 pub use packet::{Flags, Packet};
 pub use read::read_pcapng;
-pub use resets::{CapturedReset, CapturedResets, Lost};
-pub use story::Ending;
+pub use reset_sender::CapturedReset;
 pub use write::write_pcapng;

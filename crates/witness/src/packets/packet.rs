@@ -1,16 +1,19 @@
+//! A captured TCP segment.
+
 use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// Bytes kept of a packet, from the IP header on: the headers whatever their options, and often the beginning of
-/// the payload.
+/// Bytes that are kept of a packet, from the IP header on: the headers with all options, and often the beginning of the
+/// payload.
 pub(super) const SNAP_BYTES: usize = 128;
 
 /// A captured TCP segment. Segments are as the kernel handles them: on loopback, and on a card that cuts them itself,
 /// larger than any packet on the wire.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Packet {
-    /// When, on `CLOCK_MONOTONIC`; in a packet read from a file, which has no such clock, since 1970 (UTC).
+    /// When it was captured, on `CLOCK_MONOTONIC`; if it was read from a file, which has no such clock, since 1970
+    /// (UTC).
     pub at: Duration,
     /// Who sent it.
     pub from: SocketAddr,
@@ -18,7 +21,7 @@ pub struct Packet {
     pub to: SocketAddr,
     /// The sequence number of its first byte.
     pub seq: u32,
-    /// The acknowledgment number, if the flag ACK says that it is one.
+    /// The acknowledgment number, if the flag ACK says that there is one.
     pub ack: Option<u32>,
     /// The flags.
     pub flags: Flags,
@@ -30,7 +33,7 @@ pub struct Packet {
 }
 
 impl Packet {
-    /// When, as the wall clock was: since 1970 (UTC).
+    /// When it was captured, by the wall clock: since 1970 (UTC).
     pub fn since_epoch(&self) -> Duration {
         self.frame.wall
     }
@@ -45,23 +48,29 @@ impl Packet {
         self.frame.length
     }
 
+    /// The beginning of its payload, as far as it was kept.
+    pub(super) fn payload(&self) -> &[u8] {
+        let headers = self.frame.length.saturating_sub(self.payload_bytes) as usize;
+        self.bytes().get(headers..).unwrap_or_default()
+    }
+
     /// The sequence number after its payload; a SYN takes one too.
     pub(super) fn payload_end(&self) -> u32 {
         let syn = u32::from(self.flags.syn());
         self.seq.wrapping_add(syn).wrapping_add(self.payload_bytes)
     }
 
-    /// The sequence number after it; a FIN takes one too.
+    /// The sequence number after the segment; a FIN takes one too.
     pub(super) fn end(&self) -> u32 {
         self.payload_end().wrapping_add(self.flags.fin().into())
     }
 }
 
-/// A packet as it was kept: from its IP header on, its end cut off.
+/// The beginning of a packet, from its IP header on, as it was kept.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Frame {
     pub(super) wall: Duration,
-    /// Before it was cut off.
+    /// The length before the end was cut off.
     pub(super) length: u32,
     kept: u8,
     bytes: [u8; SNAP_BYTES],
@@ -114,11 +123,6 @@ impl Flags {
         self.0 & 0x04 != 0
     }
 
-    /// The receiver should hand on what it has.
-    pub fn psh(self) -> bool {
-        self.0 & 0x08 != 0
-    }
-
     /// There is an acknowledgment number.
     pub fn ack(self) -> bool {
         self.0 & 0x10 != 0
@@ -147,7 +151,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn flags_look_like_tcpdumps() {
+    fn flags_are_written_as_tcpdump_writes_them() {
         let shown =
             [0x02, 0x12, 0x10, 0x18, 0x19, 0x04, 0x14, 0xc2, 0].map(|bits| Flags(bits).to_string());
         assert_eq!(

@@ -1,3 +1,5 @@
+//! Reads the TCP segments of a pcapng file, whoever wrote it.
+
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
@@ -14,17 +16,17 @@ use super::decode::{decode, ip_part};
 use super::packet::Packet;
 
 /// Largest file read, in bytes and in blocks, and the most interfaces that it may have: the reader keeps them all.
-const MOST_BYTES: u64 = 64 * 1024 * 1024;
-const MOST_BLOCKS: u64 = 1_000_000;
-const MOST_INTERFACES: usize = 1000;
+const MAX_BYTES: u64 = 64 * 1024 * 1024;
+const MAX_BLOCKS: u64 = 1_000_000;
+const MAX_INTERFACES: usize = 1000;
 
 /// Largest block: four times the largest packet that tcpdump and Wireshark keep.
-const MOST_BLOCK_BYTES: usize = 1024 * 1024;
+const MAX_BLOCK_BYTES: usize = 1024 * 1024;
 
 /// How every file begins: with the kind of its first block, the section header.
 const MAGIC: [u8; 4] = SECTION_HEADER_BLOCK.to_be_bytes();
 
-/// How one of the older format does, in both orders of bytes, its times in microseconds or nanoseconds.
+/// How a file of the older format begins, in both byte orders, with times in microseconds or nanoseconds.
 const PCAP_MAGIC: [[u8; 4]; 4] = [
     [0xa1, 0xb2, 0xc3, 0xd4],
     [0xd4, 0xc3, 0xb2, 0xa1],
@@ -33,7 +35,7 @@ const PCAP_MAGIC: [[u8; 4]; 4] = [
 ];
 
 /// The TCP segments in a pcapng file, whoever wrote it, in the order of the file. Frames may be of Ethernet, of
-/// `tcpdump -i any` (both kinds), of a BSD loopback, or bare IP; what else is in the file is passed over.
+/// `tcpdump -i any` (both kinds), of a BSD loopback, or bare IP; anything else in the file is passed over.
 ///
 /// # Errors
 /// The file cannot be read, is damaged or too large (64 MiB, 1,000,000 blocks).
@@ -64,7 +66,7 @@ fn read(path: &Path, mut file: impl Read) -> Result<Vec<Packet>, BadCapture> {
         let path = path.to_owned();
         return Err(BadCapture::NotPcapng { path });
     }
-    let file = magic.as_slice().chain(file).take(MOST_BYTES + 1);
+    let file = magic.as_slice().chain(file).take(MAX_BYTES + 1);
     let mut packets = Vec::new();
     let mut block = 1;
     let bad = |block, error| bad_block(path, block, error);
@@ -73,7 +75,7 @@ fn read(path: &Path, mut file: impl Read) -> Result<Vec<Packet>, BadCapture> {
         block,
     };
     let mut reader =
-        PcapNgReader::with_capacity(file, MOST_BLOCK_BYTES).map_err(|error| bad(block, error))?;
+        PcapNgReader::with_capacity(file, MAX_BLOCK_BYTES).map_err(|error| bad(block, error))?;
     loop {
         block += 1;
         let Some(next) = reader.next_raw_block() else {
@@ -91,7 +93,7 @@ fn read(path: &Path, mut file: impl Read) -> Result<Vec<Packet>, BadCapture> {
             }
         };
         packets.extend(packet(raw, state).map_err(|error| bad(block, error))?);
-        if block > MOST_BLOCKS || state.interfaces().len() > MOST_INTERFACES {
+        if block > MAX_BLOCKS || state.interfaces().len() > MAX_INTERFACES {
             return Err(too_large(block));
         }
     }
@@ -173,13 +175,13 @@ mod tests {
     }
 
     #[test]
-    fn what_was_written_reads_back() {
+    fn a_file_that_was_written_reads_back_the_same() {
         let (packets, file) = example();
         assert_eq!(read_bytes(&file).unwrap(), packets);
     }
 
     #[test]
-    fn files_of_others_are_read_and_what_is_not_tcp_is_passed_over() {
+    fn files_of_other_programs_are_read_and_blocks_without_tcp_are_passed_over() {
         let (packets, _) = example();
         for endianness in [Endianness::Big, Endianness::Little] {
             let mut writer = PcapNgWriter::with_endianness(Vec::new(), endianness).unwrap();
@@ -219,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_name_the_file_and_the_place() {
+    fn errors_about_a_capture_name_the_file_and_the_block() {
         let (_, file) = example();
         let told = |bytes: &[u8]| read_bytes(bytes).unwrap_err().to_string();
         assert!(told(&file[..4]).contains("a.pcapng ends in the middle of block 1"));
@@ -248,13 +250,13 @@ mod tests {
     }
 
     #[test]
-    fn a_file_without_an_end_is_not_read_to_its_end() {
+    fn a_file_without_an_end_is_read_up_to_a_limit() {
         let large = block(77, &vec![0; 512 * 1024 - 12]);
         let interface = block(1, &[101, 0].map(u32::to_ne_bytes).concat());
         let empty = block(77, &[]);
         let (_, file) = example();
-        let begun = |most: u64, block: &[u8]| (most - file.len() as u64) / block.len() as u64;
-        let full = 6 + begun(MOST_BYTES, &large) + 1;
+        let begun = |max: u64, block: &[u8]| (max - file.len() as u64) / block.len() as u64;
+        let full = 6 + begun(MAX_BYTES, &large) + 1;
         for (block, limit) in [(large, full), (interface, 1006), (empty, 1_000_001)] {
             let endless = file.as_slice().chain(Endless { block, at: 0 });
             let error = read(Path::new("a"), endless).unwrap_err();
@@ -286,12 +288,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        fn no_bytes_make_the_reader_of_captures_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
             let _ = read_bytes(&bytes);
         }
 
         #[test]
-        fn no_damage_makes_it_panic(
+        fn no_damage_to_a_capture_makes_the_reader_panic(
             changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),
             cut in any::<prop::sample::Index>(),
         ) {
@@ -309,9 +311,9 @@ mod tests {
             }
         }
 
-        /// Blocks that are sound, with anything in them.
+        /// The frame of the block is sound, its content is anything.
         #[test]
-        fn no_block_makes_it_panic(
+        fn no_block_makes_the_reader_of_captures_panic(
             kind in prop::sample::select(vec![1_u32, 2, 3, 4, 5, 6, 9, 0xbad, 0x4000_0bad, 0x0a0d_0d0a]),
             mut body in prop::collection::vec(any::<u8>(), 0..80),
             small in any::<bool>(),
@@ -325,7 +327,7 @@ mod tests {
             }
             file.extend(block(kind, &body));
             let (_, again) = example();
-            // The section's header is left out: what follows belongs to the damaged section.
+            // Without the header of its section, the rest belongs to the damaged section.
             file.extend(&again[again.len() - 100..]);
             let _ = read_bytes(&file);
         }

@@ -1,6 +1,6 @@
 //! The ring of a packet socket (`PACKET_MMAP`, packet(7)): memory into which the kernel copies the beginnings of
-//! packets (`tpacket_rcv`), frame by frame, and from which we take them. Of version 2, in which a packet can be seen
-//! as soon as it has passed; version 3 gathers them for a while.
+//! packets (`tpacket_rcv`), frame by frame, and from which we take them. The ring is of version 2, in which a packet can
+//! be seen as soon as the packet has passed; version 3 gathers packets for a while.
 
 use std::ffi::c_int;
 use std::io;
@@ -22,7 +22,7 @@ const FRAME_BYTES: usize = 256;
 /// The kernel puts a packet without its link header 16 bytes behind the two headers, then aligned (`tpacket_rcv`).
 const _: () = assert!(libc::TPACKET2_HDRLEN.next_multiple_of(16) + 16 + SNAP_BYTES <= FRAME_BYTES);
 
-/// How many there are.
+/// Frames of a ring.
 pub(super) const FRAMES: usize = 16_384;
 
 const RING_BYTES: usize = FRAMES * FRAME_BYTES;
@@ -31,20 +31,20 @@ const RING_BYTES: usize = FRAMES * FRAME_BYTES;
 const BLOCK_BYTES: usize = 64 * 1024;
 
 /// Processors that may be filling frames at the same time, and finish in another order than they began.
-const MOST_FILLING: usize = 32;
+const MAX_FILLING: usize = 32;
 
-/// Longest wait for one that has not finished when a later one has. It takes less than a microsecond, but the
+/// Longest wait for a frame that is not filled when a later one is. Filling takes less than a microsecond, but the
 /// processor of a virtual machine may be taken away meanwhile.
 const PATIENCE: Duration = Duration::from_millis(10);
 
-/// The ring, and where we are in it.
+/// The ring, and the frame to take next.
 #[derive(Debug)]
 pub(super) struct Ring {
     memory: MmapRaw,
     next: usize,
 }
 
-/// A frame that the kernel has filled: a copy.
+/// A copy of a frame that the kernel has filled.
 #[repr(C)]
 pub(super) struct Captured {
     header: tpacket2_hdr,
@@ -52,7 +52,7 @@ pub(super) struct Captured {
 }
 
 impl Ring {
-    /// Gives the socket a ring. What is in its queue is thrown away (`packet_set_ring`).
+    /// Gives the socket a ring. The packets in its queue are thrown away (`packet_set_ring`).
     pub(super) fn new(socket: &Socket) -> io::Result<Self> {
         let version = tpacket_versions::TPACKET_V2 as c_int;
         set(socket, libc::PACKET_VERSION, &version)?;
@@ -69,15 +69,15 @@ impl Ring {
         Ok(Self { memory, next: 0 })
     }
 
-    /// The next packet, if there is one: every packet that has passed is given before there is none. A packet that
-    /// has passed may stand behind one that is just being copied; then that is waited for, though not for ever.
+    /// The next packet; `None` only if every packet that has passed was given. A packet that has passed may stand
+    /// behind a packet that is just being copied; then the latter is waited for, at most for [`PATIENCE`].
     pub(super) fn next(&mut self) -> Option<Captured> {
         let mut since = None;
         loop {
             if let Some(captured) = self.take() {
                 return Some(captured);
             }
-            let mut later = self.next + 1..=self.next + MOST_FILLING;
+            let mut later = self.next + 1..=self.next + MAX_FILLING;
             if !later.any(|frame| self.is_filled(frame)) {
                 return None;
             }
@@ -120,8 +120,8 @@ impl Ring {
         unsafe { AtomicU32::from_ptr(status.cast()) }
     }
 
-    /// Where a frame begins; counting goes on at the first one behind the last one. There is nothing between them:
-    /// a block is full of frames.
+    /// Where a frame begins; after the last frame the count goes on at the first. No gap is between frames, because a
+    /// block is full of them.
     fn frame(&self, frame: usize) -> *mut u8 {
         const { assert!(BLOCK_BYTES.is_multiple_of(FRAME_BYTES)) };
         const { assert!(size_of::<Captured>() == FRAME_BYTES) };
@@ -137,7 +137,7 @@ impl Captured {
         let start = usize::from(self.header.tp_net).checked_sub(header);
         let rest = start.and_then(|start| self.rest.get(start..));
         let kept = (self.header.tp_snaplen as usize).min(SNAP_BYTES);
-        // Empty is what no packet is, should the kernel ever lay out a frame in another way.
+        // No packet is empty: an empty one shows that the kernel lays out a frame in another way.
         rest.and_then(|rest| rest.get(..kept)).unwrap_or_default()
     }
 
@@ -146,14 +146,14 @@ impl Captured {
         self.header.tp_len
     }
 
-    /// When it passed, on `CLOCK_REALTIME`.
+    /// When the packet passed, on `CLOCK_REALTIME`.
     pub(super) fn wall(&self) -> Duration {
         Duration::from_secs(self.header.tp_sec.into())
             + Duration::from_nanos(self.header.tp_nsec.into())
     }
 }
 
-/// Packets that found no room since this was asked last (`PACKET_STATISTICS`).
+/// How many packets found no room since the last call (`PACKET_STATISTICS`).
 #[allow(unsafe_code)]
 pub(super) fn lost_since(socket: &Socket) -> io::Result<u32> {
     let mut statistics = tpacket_stats {
@@ -200,7 +200,7 @@ fn set<T>(socket: &Socket, option: c_int, value: &T) -> io::Result<()> {
 mod tests {
     use super::*;
 
-    /// Without a kernel: frames are filled by setting their status, and empty but for that.
+    /// A ring without a kernel: tests fill a frame by setting its status, and the rest of it stays empty.
     fn ring() -> Ring {
         let memory = MmapOptions::new().len(RING_BYTES).map_anon().unwrap();
         Ring {
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn each_frame_is_taken_once_round_and_round() {
+    fn each_frame_is_taken_once_in_every_round() {
         let mut ring = ring();
         assert!(ring.next().is_none());
         for frame in 0..3 * FRAMES {
@@ -229,7 +229,7 @@ mod tests {
 
     #[test]
     fn a_frame_that_is_still_being_filled_is_waited_for() {
-        for unfinished in [1, MOST_FILLING] {
+        for unfinished in [1, MAX_FILLING] {
             let mut ring = ring();
             ring.next = FRAMES - 1;
             fill(&ring, ring.next + unfinished);
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn a_packet_is_no_more_than_its_frame_has() {
+    fn a_packet_holds_no_more_than_its_frame() {
         let bytes = |net: usize, kept: usize| {
             let header = tpacket2_hdr {
                 tp_status: libc::TP_STATUS_USER,

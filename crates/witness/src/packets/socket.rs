@@ -1,28 +1,32 @@
+//! The socket that captures packets.
+
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
+use rstlab_wire::monotonic_now;
 use rustix::time::{ClockId, clock_gettime};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::filter;
 use super::ring::{self, Ring};
-use crate::{Unavailable, monotonic_now};
+use crate::unavailable::Unavailable;
 
 /// `ETH_P_ALL` (`linux/if_ether.h`): incoming packets only are given to a socket that asks for one protocol.
 const EVERY_PROTOCOL: u16 = 3;
 
 /// The most packets that wait in the kernel.
-pub(super) const MOST_QUEUED: usize = ring::FRAMES;
+pub(super) const MAX_QUEUED: usize = ring::FRAMES;
 
-/// Packets that one call takes.
+/// Most packets that one call takes.
 pub(super) const BATCH: usize = 64;
 
-/// The clocks are slewed alike; apart from each other they move when one is set. Less than this is the time that
-/// reading them takes.
+/// A smaller change of the offset between the two clocks than this is the time that reading them takes. A larger one
+/// means that a clock was set: the kernel slews both alike.
 const SET: Duration = Duration::from_micros(100);
 
-/// An `AF_PACKET` socket that gets the segments of some ports, or only their RSTs, from all interfaces of its network namespace.
+/// An `AF_PACKET` socket that gets the segments of some ports, or only their RSTs, from all interfaces of its network
+/// namespace.
 #[derive(Debug)]
 pub(super) struct PacketSocket {
     socket: Socket,
@@ -32,21 +36,20 @@ pub(super) struct PacketSocket {
 
 impl PacketSocket {
     pub(super) fn open(ports: &[u16], resets_only: bool) -> Result<Self, Unavailable> {
-        let failed = Unavailable::capture;
+        let failed = |doing| move |error| Unavailable::capture(doing, error);
         let protocol = Protocol::from(i32::from(EVERY_PROTOCOL.to_be()));
         // DGRAM: without the header of the link, whatever that is.
         let socket = Socket::new(Domain::PACKET, Type::DGRAM, Some(protocol))
-            .map_err(|error| failed("open a packet socket", error))?;
-        // It has been receiving everything since it is open. So nothing more, away with what came, and then ours.
+            .map_err(failed("open a packet socket"))?;
+        // The socket has received every packet since it was opened. So first a filter stops all packets, the ring
+        // replaces the queue, which throws away what had come, and then the filter for our packets is set.
         let closed = socket.attach_filter(&filter::nothing());
-        closed.map_err(|error| failed("set the filter of a packet socket", error))?;
-        let ring = Ring::new(&socket)
-            .map_err(|error| failed("set up the ring of a packet socket", error))?;
-        // What found no room before is none of ours.
-        ring::lost_since(&socket)
-            .map_err(|error| failed("ask a packet socket what it lost", error))?;
+        closed.map_err(failed("set the filter of a packet socket"))?;
+        let ring = Ring::new(&socket).map_err(failed("set up the ring of a packet socket"))?;
+        // This resets the count: packets that found no room until now are not ours.
+        ring::lost_since(&socket).map_err(failed("ask a packet socket what it lost"))?;
         let opened = socket.attach_filter(&filter::segments_of(ports, resets_only));
-        opened.map_err(|error| failed("set the filter of a packet socket", error))?;
+        opened.map_err(failed("set the filter of a packet socket"))?;
         Ok(Self {
             socket,
             ring,
@@ -55,8 +58,8 @@ impl PacketSocket {
     }
 
     /// Takes packets that have come, without waiting for more, and gives each to `take`: its beginning, its whole
-    /// length, and when it came, on `CLOCK_MONOTONIC` and on `CLOCK_REALTIME`, which is `offset` ahead. Tells how
-    /// many; fewer than a batch, and there are no more.
+    /// length, and when it came, on `CLOCK_MONOTONIC` and on `CLOCK_REALTIME`, which is `offset` ahead. Returns how
+    /// many; if they are fewer than a batch, there are no more.
     pub(super) fn receive(
         &mut self,
         offset: Duration,
@@ -75,7 +78,7 @@ impl PacketSocket {
         Ok(count)
     }
 
-    /// Packets that did not find room in the ring, up to the last call of [`receive`](Self::receive).
+    /// How many packets found no room in the ring, up to the last call of [`receive`](Self::receive).
     pub(super) fn lost(&self) -> u64 {
         self.lost
     }
@@ -103,7 +106,7 @@ fn realtime_now() -> Duration {
     Duration::try_from(clock_gettime(ClockId::Realtime)).unwrap_or_default()
 }
 
-/// They need the privilege to capture.
+/// These tests need the privilege to capture.
 #[cfg(test)]
 #[cfg(feature = "kernel")]
 mod tests {
@@ -169,9 +172,9 @@ mod tests {
     }
 
     #[test]
-    fn the_ring_goes_round() {
+    fn packets_are_taken_in_order_over_several_rounds_of_the_ring() {
         let mut refusing = Refusing::new();
-        while refusing.taken.len() < 2 * MOST_QUEUED + 2000 {
+        while refusing.taken.len() < 2 * MAX_QUEUED + 2000 {
             refusing.connect(1000);
             refusing.take_all();
         }
@@ -181,15 +184,15 @@ mod tests {
     }
 
     #[test]
-    fn what_finds_no_room_is_counted_and_what_comes_then_is_taken() {
+    fn packets_that_find_no_room_are_counted_and_later_ones_are_taken() {
         let mut refusing = Refusing::new();
-        refusing.connect(MOST_QUEUED / 2 + 700);
+        refusing.connect(MAX_QUEUED / 2 + 700);
         refusing.take_all();
-        assert_eq!(refusing.taken.len(), MOST_QUEUED);
+        assert_eq!(refusing.taken.len(), MAX_QUEUED);
         assert_eq!(refusing.capture.lost(), 1400);
         refusing.connect(500);
         refusing.take_all();
-        assert_eq!(refusing.taken.len(), MOST_QUEUED + 1000);
+        assert_eq!(refusing.taken.len(), MAX_QUEUED + 1000);
         assert_eq!(refusing.capture.lost(), 1400);
         refusing.assert_in_order();
     }

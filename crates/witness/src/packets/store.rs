@@ -1,29 +1,32 @@
+//! Keeps the packets of the latest connections in bounded memory.
+
 use std::collections::{HashMap, VecDeque};
 use std::mem;
 use std::time::Duration;
 
 use super::conversation::{Conversation, Kept, pair_of};
 use super::packet::Packet;
-use crate::Pair;
+use crate::evidence::Pair;
 
-/// What was captured lately. Of too much, the connections go first that have been quiet for longest.
+/// The packets of the latest connections. If they take too much memory, the connections that have been quiet for
+/// longest go first.
 #[derive(Debug)]
 pub(super) struct Store {
-    most_bytes: usize,
+    max_bytes: usize,
     bytes: usize,
     kept: HashMap<Pair, Kept>,
-    /// Each connection once, with the time of a packet of it: its last one when it was put here.
+    /// Each connection once, with the time of its last packet when it was put here.
     order: VecDeque<(Duration, Pair)>,
     lost_until: Option<Duration>,
 }
 
-/// What the map and the queue take for a connection, about.
+/// About the memory that the map and the queue take for a connection.
 const ENTRY_BYTES: usize = 2 * (size_of::<Pair>() + size_of::<(Duration, Pair)>());
 
 impl Store {
-    pub(super) fn new(most_bytes: usize) -> Self {
+    pub(super) fn new(max_bytes: usize) -> Self {
         Self {
-            most_bytes,
+            max_bytes,
             bytes: 0,
             kept: HashMap::new(),
             order: VecDeque::new(),
@@ -51,7 +54,7 @@ impl Store {
         kept.push(packet);
         self.bytes += ENTRY_BYTES + kept.bytes();
         self.bytes -= before;
-        while self.bytes > self.most_bytes && self.forget() {}
+        while self.bytes > self.max_bytes && self.forget() {}
     }
 
     pub(super) fn conversation(&self, pair: &Pair) -> Option<Conversation> {
@@ -67,24 +70,25 @@ impl Store {
         kept.is_some_and(|kept| kept.is_over(packet))
     }
 
-    /// Whether a RST of the connection has been told.
+    /// Whether a RST of the connection has been handed on.
     pub(super) fn is_reset_told(&self, pair: &Pair) -> bool {
         self.kept.get(pair).is_some_and(|kept| kept.reset_told)
     }
 
-    pub(super) fn reset_is_told(&mut self, pair: &Pair) {
+    /// Notes that a RST of the connection has been handed on.
+    pub(super) fn set_reset_told(&mut self, pair: &Pair) {
         if let Some(kept) = self.kept.get_mut(pair) {
             kept.reset_told = true;
         }
     }
 
-    /// Packets were lost before `now`: any connection that is kept may lack some.
+    /// Notes that packets were lost before `now`, so that any connection that is kept may lack some.
     pub(super) fn lost(&mut self, now: Duration) {
         self.lost_until = Some(now);
     }
 
-    /// Forgets the connection that has been quiet for longest, or puts one that has not been to the end of the queue.
-    /// False if there is none.
+    /// Forgets the first connection of the queue; if it had packets since it was put there, puts it to the end instead.
+    /// False if the queue is empty.
     fn forget(&mut self) -> bool {
         let Some((seen, pair)) = self.order.pop_front() else {
             return false;
@@ -120,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn those_that_were_quiet_for_longest_go_first() {
+    fn connections_that_were_quiet_for_longest_go_first() {
         let mut store =
             Store::new(10 * (ENTRY_BYTES + size_of::<Kept>() + 4 * size_of::<Packet>()));
         let pairs: Vec<_> = (0..10)
@@ -140,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_there_when_packets_were_lost_may_lack_some() {
+    fn a_connection_that_was_kept_when_packets_were_lost_may_lack_some() {
         let mut store = Store::new(100_000);
         let refused = |store: &mut Store, at: u64, port| {
             let pair = push(store, at, port, "[S]");
@@ -156,16 +160,16 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_never_takes_more_than_it_may(
-            most in 0_usize..100_000,
+        fn a_store_never_takes_more_memory_than_its_limit(
+            max in 0_usize..100_000,
             packets in prop::collection::vec((0_u16..30, prop::bool::weighted(0.1)), 0..600),
         ) {
-            let mut store = Store::new(most);
+            let mut store = Store::new(max);
             for (at, (port, syn)) in packets.into_iter().enumerate() {
                 push(&mut store, at as u64, port, if syn { "[S]" } else { "[.]" });
                 let bytes: usize = store.kept.values().map(|kept| ENTRY_BYTES + kept.bytes()).sum();
                 prop_assert_eq!(store.bytes, bytes);
-                prop_assert!(bytes <= most);
+                prop_assert!(bytes <= max);
                 prop_assert_eq!(store.order.len(), store.kept.len());
             }
         }

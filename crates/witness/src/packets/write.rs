@@ -1,3 +1,5 @@
+//! Writes the packets of one connection as a pcapng file.
+
 use std::borrow::Cow;
 use std::io::Write;
 
@@ -10,7 +12,7 @@ use pcap_file::pcapng::blocks::section_header::{SectionHeaderBlock, SectionHeade
 use pcap_file::pcapng::{PcapNgWriteError, PcapNgWriter};
 use pcap_file::{DataLink, Endianness};
 
-use super::conversation::Conversation;
+use super::conversation::{Conversation, FIRST};
 use super::packet::SNAP_BYTES;
 
 /// Writes `conversation` as a pcapng file that Wireshark opens, `comment` (at most 65,535 bytes) as the comment of
@@ -42,7 +44,7 @@ pub fn write_pcapng(
     let reset = conversation.deciding_reset();
     for (place, packet) in conversation.packets().iter().enumerate() {
         let mut comments = Vec::new();
-        if place == Conversation::FIRST && conversation.left_out() > 0 {
+        if place == FIRST && conversation.left_out() > 0 {
             comments.push(Cow::from(format!(
                 "{} packets before this one were not kept",
                 conversation.left_out()

@@ -1,9 +1,15 @@
+//! Writes the packets of a record as a file, with the verdict as its comment.
+
 use std::fmt::Write as _;
 
-use crate::{Record, Side, Verdict, write_pcapng};
+use super::record::Record;
+use crate::evidence::Side;
+use crate::packets::write_pcapng;
+use crate::verdict::Verdict;
 
-/// Most characters of a comment: the kernel's words are in it, and others' addresses.
-const MOST_COMMENT: usize = 1000;
+/// Most characters of a comment, because parts of it have no limit of their own: the kernel's word for a reason, and
+/// the disagreement.
+const MAX_COMMENT: usize = 1000;
 
 impl Record {
     /// The packets as a pcapng file that Wireshark opens, with the verdict as comment; `None` if none were captured.
@@ -44,17 +50,17 @@ impl Record {
         if let Some(text) = disagreement {
             let _ = write!(comment, " The evidence disagrees: {text}.");
         }
-        comment.chars().take(MOST_COMMENT).collect()
+        comment.chars().take(MAX_COMMENT).collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use crate::packets_of_a_reset;
+    use crate::packets::packets_of_a_reset;
     use crate::records::lazy;
 
     #[test]
-    fn the_verdict_is_in_the_file() {
+    fn a_file_of_packets_has_the_verdict_as_its_comment() {
         let mut record = lazy();
         assert_eq!(record.pcapng(), None);
         record.packets = Some(packets_of_a_reset());
@@ -64,7 +70,7 @@ mod tests {
         let text = String::from_utf8_lossy(&file);
         let comment = "data-after-close, proved (TCP_ABORT_ON_DATA). It had closed; then more bytes came from \
                        the peer. RST by the server, 127.0.0.1:8000.";
-        // Of the file, and of the packet.
+        // Once as the comment of the file, once as that of the packet.
         assert_eq!(text.matches(comment).count(), 2, "{text}");
     }
 }

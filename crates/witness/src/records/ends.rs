@@ -1,6 +1,8 @@
-//! What the upstream's sockets showed at a close, told to a proxy that shares the directory: a line of JSON each.
+//! A file in which the upstream tells a proxy that shares the directory what its sockets showed at each close: a line
+//! of JSON each.
 //!
-//! A record is worth a file and may wait; this is worth a line and comes at once, however many connections end.
+//! A record has a file of its own and may be written later; a line here is written at once, however many connections
+//! end.
 
 use std::collections::{HashMap, VecDeque};
 use std::fs::{File, OpenOptions, Permissions};
@@ -14,37 +16,37 @@ use rstlab_wire::nanos;
 use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 
-use super::shelf::READABLE_BY_ALL;
+use super::record_directory::READABLE_BY_ALL;
 use crate::boot::BOOT_ID;
-use crate::{Pair, ServerSide};
+use crate::evidence::{Pair, ServerSide};
 
-/// Its name says that it is no record.
+/// The name of the file, which is not that of a record.
 const FILE: &str = "upstream.ends.jsonl";
 
-/// An empty file takes the place of one this long. Some 3,000 ends.
-const MOST_BYTES: u64 = 1024 * 1024;
+/// A file of this length, some 3,000 ends, is replaced by an empty one.
+const MAX_BYTES: u64 = 1024 * 1024;
 
-/// Ends that a reader remembers: those of the last tenth of a second under the heaviest load.
-const MOST_KNOWN: usize = 4096;
+/// Most ends that a reader remembers: those of the last tenth of a second under the heaviest load.
+const MAX_KNOWN: usize = 4096;
 
-/// Longer than any line of ours.
-const MOST_LINE: usize = 4096;
+/// Most bytes of a line; the lines that an upstream writes are shorter.
+const MAX_LINE: usize = 4096;
 
 /// Bytes that are read at once; some 60 ends.
 const PIECE: usize = 16 * 1024;
 
-/// Most pieces of one look, for a file that somebody writes to without end.
-const MOST_PIECES: u64 = 2 * MOST_BYTES / PIECE as u64;
+/// Most pieces that are read at a time: somebody may write to the file without end.
+const MAX_PIECES: u64 = 2 * MAX_BYTES / PIECE as u64;
 
-/// Many may ask at the same time; the file is read so often for all of them.
-const LOOKS_APART: Duration = Duration::from_millis(4);
+/// Shortest time between two reads of the file, however many connections are asked about.
+const MIN_BETWEEN_READS: Duration = Duration::from_millis(4);
 
-/// Opening a pipe that somebody laid there would wait for the other side.
+/// Without this flag, opening a pipe that somebody put there would wait for the other side.
 const NEVER_WAIT: i32 = OFlags::NONBLOCK.bits().cast_signed();
 
-/// One end of one connection.
+/// The end of one connection, as the upstream told it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct End {
+pub(crate) struct ServerEnd {
     /// When it was told, in nanoseconds of `CLOCK_MONOTONIC`.
     pub(crate) at_ns: u64,
     pub(crate) server: SocketAddr,
@@ -52,14 +54,14 @@ pub(crate) struct End {
     pub(crate) side: ServerSide,
 }
 
-/// It as a line, with the run of the machine that it is of.
+/// A line of the file: an end, and the boot of the machine in which it happened.
 #[derive(Serialize, Deserialize)]
-struct Line<'a> {
+struct EndLine<'a> {
     boot_id: &'a str,
-    end: End,
+    end: ServerEnd,
 }
 
-/// Appends lines. Several upstreams may, to one file.
+/// Appends lines. Several upstreams may append to one file.
 #[derive(Debug)]
 pub(crate) struct EndsFile {
     path: PathBuf,
@@ -72,33 +74,32 @@ impl EndsFile {
         }
     }
 
-    /// Puts an empty file in the place of the one that may lie there. That there is one tells the proxy to wait for
-    /// what will be told.
+    /// Replaces the file by an empty one. If there is a file, the proxy waits for the upstream's word.
     ///
-    /// Who reads the old one has it open, and reads to its end.
+    /// A proxy that has the old file open reads it to its end.
     pub(crate) fn begin(&self) -> io::Result<()> {
         let empty = self.path.with_extension("jsonl.tmp");
         let file = self.open(&empty)?;
-        // Whatever the umask took away.
+        // The umask may have taken rights away.
         file.set_permissions(Permissions::from_mode(READABLE_BY_ALL))?;
         std::fs::rename(&empty, &self.path)
     }
 
-    /// Appends a line for each with one write, which `O_APPEND` keeps in one piece beside other writers.
-    pub(crate) fn append(&self, ends: &[End]) -> io::Result<()> {
+    /// Appends a line for each end with one write, which `O_APPEND` keeps in one piece beside other writers.
+    pub(crate) fn append(&self, ends: &[ServerEnd]) -> io::Result<()> {
         let mut lines = Vec::new();
         for end in ends {
-            let line = Line {
+            let line = EndLine {
                 boot_id: &BOOT_ID,
                 end: *end,
             };
             serde_json::to_writer(&mut lines, &line)?;
             lines.push(b'\n');
         }
-        // Opened anew each time: another one may lie there.
+        // Opened each time, because another upstream may have replaced the file.
         let mut file = self.open(&self.path)?;
         file.write_all(&lines)?;
-        if file.metadata()?.len() >= MOST_BYTES {
+        if file.metadata()?.len() >= MAX_BYTES {
             self.begin()?;
         }
         Ok(())
@@ -111,16 +112,16 @@ impl EndsFile {
     }
 }
 
-/// Reads what is appended from now on. Whatever is no such line is passed over.
+/// Reads the lines that are appended from now on; lines that are not an end are passed over.
 #[derive(Debug)]
 pub(crate) struct Ends {
     path: PathBuf,
     file: Option<File>,
     looked: Option<Instant>,
     piece: Box<[u8]>,
-    /// A line whose end has not come.
+    /// The beginning of a line whose end has not been written yet.
     begun: Vec<u8>,
-    known: HashMap<Pair, End>,
+    known: HashMap<Pair, ServerEnd>,
     /// Oldest first.
     order: VecDeque<(Pair, u64)>,
 }
@@ -136,25 +137,28 @@ impl Ends {
             known: HashMap::new(),
             order: VecDeque::new(),
         };
-        // A file that is not there yet is read from its beginning.
+        // A file that appears later is read from its beginning.
         let at_its_end = |mut file: File| file.seek(SeekFrom::End(0)).is_ok().then_some(file);
         ends.file = ends.open().and_then(at_its_end);
         ends
     }
 
-    /// Whether there is such a file at all.
+    /// Whether an upstream has made the file, so that it is worth waiting for its lines.
     pub(crate) fn are_told(&self) -> bool {
         self.file.is_some() || self.path.exists()
     }
 
     /// How a connection ended that began at `since` or later.
     pub(crate) fn find(&mut self, pair: Pair, since: Duration) -> Option<ServerSide> {
-        if self.looked.is_none_or(|at| at.elapsed() >= LOOKS_APART) {
+        if self
+            .looked
+            .is_none_or(|at| at.elapsed() >= MIN_BETWEEN_READS)
+        {
             self.read();
             self.looked = Some(Instant::now());
         }
         let end = self.known.get(&pair)?;
-        // One of an earlier connection on the same ports was told before this one began.
+        // The end of an earlier connection on the same ports was told before this connection began.
         (end.at_ns >= nanos(since)).then_some(end.side)
     }
 
@@ -166,14 +170,14 @@ impl Ends {
     }
 
     fn read(&mut self) {
-        for _ in 0..MOST_PIECES {
+        for _ in 0..MAX_PIECES {
             if self.file.is_none() {
                 self.file = self.open();
             }
             let Some(file) = &mut self.file else {
                 return;
             };
-            // A disk in trouble tells nothing; the verdict does without.
+            // If the disk fails, the verdict is made without the upstream's word.
             let read = file.read(&mut self.piece).unwrap_or(0);
             if read > 0 {
                 let piece = std::mem::take(&mut self.piece);
@@ -182,14 +186,14 @@ impl Ends {
             } else if self.is_current() {
                 return;
             } else {
-                // Nothing is appended to it any more.
+                // Nobody appends to a file that has been replaced.
                 self.file = None;
                 self.begun.clear();
             }
         }
     }
 
-    /// Whether the file that is open is the one that has the name.
+    /// Whether the open file still has its name.
     fn is_current(&self) -> bool {
         let named = std::fs::metadata(&self.path);
         let opened = self.file.as_ref().map(File::metadata);
@@ -205,7 +209,7 @@ impl Ends {
         while let Some(end) = bytes.iter().position(|byte| *byte == b'\n') {
             self.begun.extend(&bytes[..end]);
             bytes = &bytes[end + 1..];
-            let line = serde_json::from_slice::<Line<'_>>(&self.begun).ok();
+            let line = serde_json::from_slice::<EndLine<'_>>(&self.begun).ok();
             let end = line
                 .filter(|line| line.boot_id == *BOOT_ID)
                 .map(|line| line.end);
@@ -214,16 +218,16 @@ impl Ends {
                 self.remember(end);
             }
         }
-        if self.begun.len() + bytes.len() <= MOST_LINE {
+        if self.begun.len() + bytes.len() <= MAX_LINE {
             self.begun.extend(bytes);
         }
     }
 
-    fn remember(&mut self, end: End) {
+    fn remember(&mut self, end: ServerEnd) {
         let pair = Pair::new(end.server, end.client);
         self.order.push_back((pair, end.at_ns));
         self.known.insert(pair, end);
-        if self.order.len() > MOST_KNOWN
+        if self.order.len() > MAX_KNOWN
             && let Some((pair, at_ns)) = self.order.pop_front()
             && self.known.get(&pair).is_some_and(|end| end.at_ns == at_ns)
         {
@@ -237,11 +241,11 @@ mod tests {
     use super::*;
     use crate::records::lazy_upstream;
 
-    fn end(port: u16, at_ns: u64) -> End {
+    fn end(port: u16, at_ns: u64) -> ServerEnd {
         let record = lazy_upstream();
         let mut client = record.client;
         client.set_port(port);
-        End {
+        ServerEnd {
             at_ns,
             server: record.server,
             client,
@@ -256,14 +260,14 @@ mod tests {
     }
 
     fn known(ends: &mut Ends, port: u16, since: u64) -> bool {
-        let End { server, client, .. } = end(port, 0);
+        let ServerEnd { server, client, .. } = end(port, 0);
         ends.looked = None;
         let found = ends.find(Pair::new(server, client), Duration::from_nanos(since));
         found.is_some()
     }
 
     #[test]
-    fn what_is_told_from_now_on_is_found() {
+    fn ends_told_after_the_reader_began_are_found() {
         let dir = tempfile::tempdir().unwrap();
         assert!(!Ends::of(dir.path()).are_told());
         let file = begun(dir.path());
@@ -278,26 +282,26 @@ mod tests {
     }
 
     #[test]
-    fn other_runs_of_the_machine_and_garbage_are_passed_over() {
+    fn lines_of_another_boot_and_garbage_are_passed_over() {
         let dir = tempfile::tempdir().unwrap();
         let mut ends = Ends::of(dir.path());
         begun(dir.path());
         let path = dir.path().join(FILE);
         let mut file = OpenOptions::new().append(true).open(&path).unwrap();
-        let of_another_boot = Line {
+        let of_another_boot = EndLine {
             boot_id: "another",
             end: end(1, 10),
         };
         serde_json::to_writer(&mut file, &of_another_boot).unwrap();
         file.write_all(b"\n").unwrap();
         file.write_all(b"\xff\n{}\nnull\n").unwrap();
-        // A line without an end is not kept whole.
+        // A line without an end must not fill the memory.
         file.write_all(&vec![b'x'; 1 << 20]).unwrap();
         assert!(!known(&mut ends, 1, 0));
-        assert!(ends.begun.len() <= MOST_LINE);
+        assert!(ends.begun.len() <= MAX_LINE);
         file.write_all(b"\n").unwrap();
-        // In pieces, as a reader may see it.
-        let line = Line {
+        // A reader may see a line in pieces.
+        let line = EndLine {
             boot_id: &BOOT_ID,
             end: end(2, 10),
         };
@@ -327,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn the_file_begins_anew_and_nothing_is_missed() {
+    fn a_full_file_is_replaced_and_no_end_is_missed() {
         let dir = tempfile::tempdir().unwrap();
         let file = begun(dir.path());
         let path = dir.path().join(FILE);
@@ -336,9 +340,9 @@ mod tests {
         for port in 1..10_000 {
             file.append(&[end(port, 10)]).unwrap();
             let bytes = std::fs::metadata(&path).unwrap().len();
-            assert!(bytes < MOST_BYTES);
+            assert!(bytes < MAX_BYTES);
             begun_anew += u32::from(bytes == 0);
-            // It reads now and then: before a file's end and after.
+            // The reader reads now and then, both before and after the file was replaced.
             if port % 100 == 0 {
                 assert!(known(&mut ends, port, 0), "{port}");
                 assert!(known(&mut ends, port - 99, 0), "{port}");
@@ -346,6 +350,6 @@ mod tests {
         }
         assert!(begun_anew >= 2, "{begun_anew}");
         assert!(!known(&mut ends, 1, 0), "it has forgotten the oldest");
-        assert!(ends.known.len() <= MOST_KNOWN && ends.order.len() <= MOST_KNOWN);
+        assert!(ends.known.len() <= MAX_KNOWN && ends.order.len() <= MAX_KNOWN);
     }
 }

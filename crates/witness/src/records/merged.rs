@@ -1,19 +1,21 @@
-//! The evidence of two halves, put together: of each kind what saw more. One that saw nothing does not say that there
-//! was nothing.
+//! Merges the evidence of two records of one connection: of each kind of evidence, the merged record has the piece that
+//! tells more, because a half that saw nothing does not prove that nothing happened.
 
 use std::cmp::Reverse;
 
-use crate::{
-    Cause, ClientSide, Counted, Ending, Evidence, KernelClose, KernelReset, KernelWord, ServerSide,
+use crate::evidence::{
+    ClientSide, Counted, Counters, Ending, Evidence, KernelClose, KernelReset, KernelWord,
+    ServerSide,
 };
+use crate::verdict::Cause;
 
-/// What either knows; in whatever order they come.
+/// The evidence of both halves. Their order does not matter.
 pub(super) fn merged(one: Evidence, other: Evidence) -> Evidence {
     Evidence {
-        client: most(one.client, other.client, of_client),
-        server: most(one.server, other.server, of_server),
-        counted: most(one.counted, other.counted, of_counted),
-        packets: most(one.packets, other.packets, of_packets),
+        client: stronger(one.client, other.client, of_client),
+        server: stronger(one.server, other.server, of_server),
+        counted: stronger(one.counted, other.counted, of_counted),
+        packets: stronger(one.packets, other.packets, of_packets),
         kernel: match (one.kernel, other.kernel) {
             (Some(one), Some(other)) => Some(of_kernels(one, other)),
             (one, other) => one.or(other),
@@ -21,8 +23,8 @@ pub(super) fn merged(one: Evidence, other: Evidence) -> Evidence {
     }
 }
 
-/// The one that tells more.
-fn most<T, K: Ord>(one: Option<T>, other: Option<T>, tells: impl Fn(&T) -> K) -> Option<T> {
+/// The one of two pieces of evidence that tells more.
+fn stronger<T, K: Ord>(one: Option<T>, other: Option<T>, tells: impl Fn(&T) -> K) -> Option<T> {
     one.into_iter().chain(other).max_by_key(tells)
 }
 
@@ -61,17 +63,11 @@ fn of_server(server: &ServerSide) -> impl Ord + use<> {
     (killed, linger_zero, !response_whole, bytes)
 }
 
-/// Counters are of a network namespace: those of another one do not move.
+/// Counters that moved tell more: those of another network namespace do not move.
 fn of_counted(counted: &Counted) -> impl Ord + use<> {
     let Counted { change, alone } = *counted;
-    let aborts = [
-        change.abort_on_close,
-        change.abort_on_data,
-        change.abort_on_linger,
-    ];
-    let others = [change.resets_sent, change.connections_aborted];
-    let moved = aborts.iter().chain(&others).any(|count| *count > 0);
-    (moved, alone, Reverse((aborts, others)))
+    let moved = change != Counters::default();
+    (moved, alone, Reverse(change))
 }
 
 fn of_packets(ending: &Ending) -> impl Ord + use<> {
@@ -88,7 +84,7 @@ fn of_packets(ending: &Ending) -> impl Ord + use<> {
             2,
             at_ns,
             received_bytes,
-            // The RST of a close decides, though an answer may overtake it.
+            // The RST of a close decides, though a RST that answers a segment may overtake it.
             [!answers, refuses, fin_before, fin_acked_before],
         ),
         Ending::Closed { at_ns, .. } => (1, at_ns, 0, [false; 4]),
@@ -100,17 +96,16 @@ fn of_packets(ending: &Ending) -> impl Ord + use<> {
 
 fn of_kernels(one: KernelWord, other: KernelWord) -> KernelWord {
     KernelWord {
-        reset: most(one.reset, other.reset, of_reset),
-        closed: most(one.closed, other.closed, of_close),
+        reset: stronger(one.reset, other.reset, of_reset),
+        closed: stronger(one.closed, other.closed, of_close),
         killed: one.killed || other.killed,
         incomplete: one.incomplete || other.incomplete,
     }
 }
 
-/// An echo may have overtaken the one that tells the cause; else the first one decided.
+/// An echo may have overtaken the RST that tells the cause; else the first RST decided.
 fn of_reset(reset: &KernelReset) -> impl Ord + use<> {
-    let cause = Cause::of(reset.reason.as_ref(), reset.state.as_ref());
-    let tells = !matches!(cause, Cause::Unknown | Cause::Gone);
+    let tells = Cause::of_reset(reset).is_told();
     let sender = reset.sender.as_ref().map(|sender| sender.pid);
     (tells, Reverse(reset.at_ns), reset.from, sender)
 }

@@ -1,22 +1,21 @@
-//! Records: what happened on a connection, with its verdict; as a file, and a directory of the newest.
+//! Records of connections with their verdicts, each in a file, and a directory that holds the newest of them.
 
 mod capture_file;
 mod ends;
 mod merged;
 mod record;
-mod recorder;
+mod record_directory;
 mod remarks;
 mod role;
 #[cfg(test)]
 mod sample;
-mod shelf;
 mod stored;
-mod writer;
 
-pub use record::{Event, Lane, NotOne, RECORD_VERSION, Record, What};
-pub use recorder::Recorder;
+pub(crate) use ends::{Ends, EndsFile, ServerEnd};
+pub use record::{NotOne, RECORD_VERSION, Record};
+pub(crate) use record_directory::RecordDirectory;
 pub(crate) use remarks::remarks;
 pub use role::Role;
 #[cfg(test)]
 pub(crate) use sample::{lazy, lazy_upstream};
-pub use stored::{BadFile, BadRecord};
+pub use stored::{BadRecord, BadRecordFile};

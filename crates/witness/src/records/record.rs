@@ -1,12 +1,16 @@
+//! A record: all that is known of one connection.
+
 use std::mem;
 use std::net::SocketAddr;
-use std::time::Duration;
 
-use rstlab_wire::{Moment, SysCall, nanos};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use strum::VariantArray as _;
 
 use super::merged::merged;
-use crate::{Conversation, Evidence, Pair, Process, Reason, Side, State, Verdict};
+use crate::evidence::{Event, Evidence, Lane, Pair};
+use crate::packets::Conversation;
+use crate::verdict::Verdict;
 
 /// The version of the format; see `crates/lab/schema/record.json`.
 pub const RECORD_VERSION: u32 = 1;
@@ -14,29 +18,31 @@ pub const RECORD_VERSION: u32 = 1;
 /// All that is known of one connection that was reset, or ended too early.
 ///
 /// Proxy and upstream write one each; [`Record::merge`] makes them one.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Record {
     /// [`RECORD_VERSION`].
+    #[schemars(extend("const" = RECORD_VERSION))]
     pub version: u32,
-    /// Which run of which machine (`/proc/sys/kernel/random/boot_id`): times of another cannot be compared.
+    /// The boot of the machine (`/proc/sys/kernel/random/boot_id`): times of another cannot be compared.
     pub boot_id: String,
     /// When the record was made, seconds since 1970.
     pub unix_time: u64,
     /// Who accepted the connection.
     pub server: SocketAddr,
-    /// Who made it.
+    /// Who connected.
     pub client: SocketAddr,
-    /// What the client asked for: `POST /`.
+    /// What the client asked for: `POST /`; null where it is not known.
     pub request: Option<String>,
-    /// What came of it for the one who asked: `whole`, `truncated`, `no-response`.
+    /// What the client got: `whole`, `truncated`, `no-response`, `client-left`; null where it is not known.
+    #[schemars(extend("enum" = ["whole", "truncated", "no-response", "client-left", null]))]
     pub outcome: Option<String>,
-    /// What is known.
+    /// The evidence.
     pub evidence: Evidence,
-    /// What that means.
+    /// What the evidence means.
     pub verdict: Verdict,
     /// What happened, in order of time.
     pub events: Vec<Event>,
-    /// How many events there were besides.
+    /// How many events were left out.
     pub left_out: u64,
     /// The packets themselves, if they were captured. Not in the JSON: they have a file of their own, see
     /// [`Record::pcapng`].
@@ -44,126 +50,18 @@ pub struct Record {
     pub packets: Option<Conversation>,
 }
 
-/// Something that happened.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Event {
-    /// When, in nanoseconds of `CLOCK_MONOTONIC`.
-    pub at_ns: u64,
-    /// Where.
-    pub lane: Lane,
-    /// What.
-    #[serde(flatten)]
-    pub what: What,
-}
-
-/// Where something happened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Lane {
-    /// The one who asked.
-    Client,
-    /// The proxy.
-    Proxy,
-    /// Between proxy and upstream.
-    Wire,
-    /// The upstream.
-    Upstream,
-    /// The kernel, by its own word.
-    Kernel,
-}
-
-/// What happened.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "what", rename_all = "kebab-case")]
-pub enum What {
-    /// A system call.
-    Call {
-        /// Which.
-        call: SysCall,
-        /// What it returned: bytes, or zero. Absent if it failed.
-        returned: Option<u64>,
-        /// Its error number, if it failed.
-        errno: Option<i32>,
-    },
-    /// A TCP segment.
-    Packet {
-        /// Who sent it.
-        from: Side,
-        /// As tcpdump writes them: `P.`
-        flags: String,
-        /// Its bytes.
-        payload_bytes: u32,
-        /// Number of its first byte, counted from the sender's SYN; the first byte of data is 1.
-        seq: u32,
-    },
-    /// The kernel sent a RST.
-    Reset {
-        /// Who sent it.
-        from: Side,
-        /// Why.
-        reason: Option<Reason>,
-        /// In which state its socket was.
-        state: Option<State>,
-    },
-    /// A call of its owner took a side out of ESTABLISHED or CLOSE-WAIT.
-    Closed {
-        /// Which side.
-        from: Side,
-        /// The state it came to.
-        state: State,
-        /// Whose call.
-        by: Process,
-    },
-    /// A process was killed (SIGKILL).
-    Killed {
-        /// Which.
-        process: Process,
-    },
-    /// Anything else, in words. At the very moment of a call in the same lane it is a remark on that call: `head`.
-    Note {
-        /// The words.
-        text: String,
-    },
-}
-
-/// Why two records are not two halves of one connection.
+/// Why two records are not the two halves of one connection.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotOne {
-    /// Other addresses.
+    /// The addresses of the records differ.
     #[error("they are of different connections")]
     OtherConnection,
-    /// Other clocks.
+    /// The clocks of the records cannot be compared.
     #[error("they are of different machines, or of different runs of one")]
     OtherClock,
-    /// The port was in use again.
+    /// The records are of two connections that used the same ports one after the other.
     #[error("they are of different times: the port was in use again")]
     OtherTime,
-}
-
-impl Event {
-    /// A call, as a tape has it.
-    pub fn call(lane: Lane, moment: &Moment) -> Self {
-        Self {
-            at_ns: nanos(moment.at),
-            lane,
-            what: What::Call {
-                call: moment.call,
-                returned: moment.returned.ok(),
-                errno: moment.returned.err(),
-            },
-        }
-    }
-}
-
-impl Event {
-    /// Something in words, at a time of `CLOCK_MONOTONIC`.
-    pub fn note(at: Duration, lane: Lane, text: String) -> Self {
-        Self {
-            at_ns: nanos(at),
-            lane,
-            what: What::Note { text },
-        }
-    }
 }
 
 impl Record {
@@ -175,7 +73,7 @@ impl Record {
     /// Puts two records of one connection together, and judges anew.
     ///
     /// # Errors
-    /// They are not of one connection.
+    /// The records are not of one connection.
     pub fn merge(mut self, mut other: Self) -> Result<Self, NotOne> {
         if self.server != other.server || self.client != other.client {
             return Err(NotOne::OtherConnection);
@@ -183,13 +81,13 @@ impl Record {
         if self.boot_id != other.boot_id {
             return Err(NotOne::OtherClock);
         }
-        // Halves of one connection lie in each other's time; the next one on the same ports comes after it.
+        // The times of two halves overlap; the next connection on the same ports comes after both.
         if let (Some(a), Some(b)) = (self.span(), other.span())
             && (a.0 > b.1 || b.0 > a.1)
         {
             return Err(NotOne::OtherTime);
         }
-        // Whichever comes first: what the client asked for and got is its own to tell.
+        // The proxy's half knows what the client asked for and got, whichever half is named first.
         if self.evidence.client.is_none() && other.evidence.client.is_some() {
             mem::swap(&mut self, &mut other);
         }
@@ -201,14 +99,8 @@ impl Record {
         self.left_out = self.left_out.saturating_add(other.left_out);
         self.packets = self.packets.or(other.packets);
         let theirs = other.events.into_iter();
-        for lane in [
-            Lane::Client,
-            Lane::Proxy,
-            Lane::Wire,
-            Lane::Upstream,
-            Lane::Kernel,
-        ] {
-            // Both may have seen the packets, or asked the kernel: whoever saw more tells it.
+        for &lane in Lane::VARIANTS {
+            // Both halves may have events of packets and kernel: those of the half that saw more are kept.
             let new: Vec<_> = theirs.clone().filter(|event| event.lane == lane).collect();
             let known = self.events.iter().filter(|event| event.lane == lane);
             if new.len() > known.count() {
@@ -220,7 +112,7 @@ impl Record {
         Ok(self)
     }
 
-    /// From its first event to its last.
+    /// The times of its first and its last event.
     fn span(&self) -> Option<(u64, u64)> {
         Some((self.events.first()?.at_ns, self.events.last()?.at_ns))
     }
@@ -232,9 +124,10 @@ mod tests {
 
     use super::super::sample::{lazy, lazy_upstream};
     use super::*;
-    use crate::{Cause, Counted, Counters, Ending, KernelWord, Known};
+    use crate::evidence::{ClientSide, Counted, Counters, Ending, KernelWord, Reason, State};
+    use crate::verdict::{Cause, Known};
 
-    /// One of the halves, which has seen no RST: its witnesses were asked before it came, or see another namespace.
+    /// A half that has seen no RST: its witnesses were asked before the RST came, or see another network namespace.
     fn blind(mut half: Record) -> Record {
         let server = half.server;
         let evidence = &mut half.evidence;
@@ -252,7 +145,7 @@ mod tests {
             change: Counters::default(),
             alone: true,
         });
-        evidence.client = evidence.client.map(|client| crate::ClientSide {
+        evidence.client = evidence.client.map(|client| ClientSide {
             reset: None,
             ..client
         });
@@ -261,7 +154,7 @@ mod tests {
 
     /// Each half may be the one that saw the RST, and each may be named first.
     #[test]
-    fn who_saw_the_reset_is_believed_in_either_order() {
+    fn the_half_that_saw_the_reset_is_believed_in_either_order() {
         let seen = lazy().evidence;
         let counted = Some(Counted {
             change: Counters {

@@ -1,10 +1,12 @@
+//! Marks the calls that carried a request.
+
 use rstlab_wire::{Moment, SysCall};
 
-use crate::{Event, Lane};
+use crate::evidence::{Event, Lane};
 
 /// Marks the calls that carried a request: those with its head, and the first with its body.
 ///
-/// The proxy wrote it, the upstream read it.
+/// The proxy writes the request, the upstream reads it.
 pub(crate) fn remarks(lane: Lane, calls: &[Moment], head_bytes: u64) -> Vec<Event> {
     let carries = match lane {
         Lane::Proxy => SysCall::Writev,
@@ -37,9 +39,9 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::What;
+    use crate::evidence::What;
 
-    /// What stands behind each call of these; call and bytes.
+    /// The marks of these calls, each with its time.
     fn marked(lane: Lane, calls: &[(SysCall, Result<u64, i32>)], head_bytes: u64) -> Vec<String> {
         let calls = calls.iter().zip(0..).map(|(&(call, returned), at)| Moment {
             at: Duration::from_nanos(at),
@@ -55,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn the_proxy_s_writes_are_head_and_body() {
+    fn calls_that_carried_head_and_body_are_marked() {
         use SysCall::{Connect, Recv, Writev};
         let calls = [
             (Connect, Ok(0)),

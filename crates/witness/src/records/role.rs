@@ -1,5 +1,10 @@
+//! The two programs that write records.
+
+use strum::{Display, IntoStaticStr};
+
 /// Whose half of a connection a record is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Display, IntoStaticStr)]
+#[strum(serialize_all = "kebab-case")]
 pub enum Role {
     /// The side that connected.
     Proxy,
@@ -8,11 +13,8 @@ pub enum Role {
 }
 
 impl Role {
-    /// As it stands in a file's name.
+    /// Its word in a file's name.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Role::Proxy => "proxy",
-            Role::Upstream => "upstream",
-        }
+        self.into()
     }
 }

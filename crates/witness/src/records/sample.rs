@@ -1,8 +1,8 @@
 //! Two halves of a connection, for tests.
 
-use crate::Record;
+use super::record::Record;
 
-/// A proxy's record of the lazy story.
+/// A proxy's record of a request that was reset by an upstream in mode `lazy`.
 pub(crate) fn lazy() -> Record {
     Record::from_json(include_str!("../../tests/records/lazy.proxy.json")).unwrap()
 }

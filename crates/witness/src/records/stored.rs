@@ -1,4 +1,4 @@
-//! Records as text: bounded when they are written, and not trusted when they are read.
+//! Records as JSON: of bounded length when they are written, and checked when they are read.
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -6,30 +6,30 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use crate::{RECORD_VERSION, Record};
+use super::record::{RECORD_VERSION, Record};
 
 /// Most bytes of a record that is written.
-pub(crate) const MOST_WRITTEN: usize = 256 * 1024;
+pub(crate) const MAX_WRITTEN: usize = 256 * 1024;
 
 /// Most bytes of a record that is read.
-const MOST_READ: u64 = 1024 * 1024;
+const MAX_READ: u64 = 1024 * 1024;
 
 /// Most characters of what the client asked for; a request line may have 16 KiB.
-const MOST_REQUEST: usize = 1024;
+const MAX_REQUEST: usize = 1024;
 
 /// Why a text is not a record.
 #[derive(Debug, thiserror::Error)]
 pub enum BadRecord {
-    /// It is not JSON, or not such JSON; the error tells line and column.
+    /// The text is not JSON, or not the JSON of a record; the error tells line and column.
     #[error("not a record: {0}")]
     Json(#[from] serde_json::Error),
-    /// Made by another version of the programs.
+    /// The record was made by another version of the programs.
     #[error("a record of version {0}; this program reads version {RECORD_VERSION}")]
     Version(u64),
-    /// Longer than any record.
-    #[error("longer than {MOST_READ} bytes: not a record")]
+    /// The text is longer than any record.
+    #[error("longer than {MAX_READ} bytes: not a record")]
     TooLong,
-    /// It cannot be read.
+    /// The file cannot be read.
     #[error(transparent)]
     Io(#[from] io::Error),
 }
@@ -37,14 +37,14 @@ pub enum BadRecord {
 /// A file that holds no record.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {bad}", path.display())]
-pub struct BadFile {
-    /// Which.
+pub struct BadRecordFile {
+    /// The path of the file.
     pub path: PathBuf,
-    /// Why.
+    /// Why the file holds no record.
     pub bad: BadRecord,
 }
 
-/// What has to be known before the rest can be understood.
+/// The version, which is read before the rest.
 #[derive(Deserialize)]
 struct Versioned {
     version: u64,
@@ -56,7 +56,7 @@ impl Record {
     /// # Errors
     /// The text is too long, is not a record, or is one of another version.
     pub fn from_json(text: &str) -> Result<Self, BadRecord> {
-        if text.len() as u64 > MOST_READ {
+        if text.len() as u64 > MAX_READ {
             return Err(BadRecord::TooLong);
         }
         let Versioned { version } = serde_json::from_str(text)?;
@@ -72,14 +72,14 @@ impl Record {
     ///
     /// # Errors
     /// The file cannot be read, or is not a record.
-    pub fn read(path: &Path) -> Result<Self, BadFile> {
+    pub fn read(path: &Path) -> Result<Self, BadRecordFile> {
         let read = || {
             let mut text = String::new();
             let file = File::open(path)?;
-            file.take(MOST_READ + 1).read_to_string(&mut text)?;
+            file.take(MAX_READ + 1).read_to_string(&mut text)?;
             Self::from_json(&text)
         };
-        read().map_err(|bad| BadFile {
+        read().map_err(|bad| BadRecordFile {
             path: path.to_owned(),
             bad,
         })
@@ -87,36 +87,38 @@ impl Record {
 
     /// The record as one line of JSON.
     pub fn to_json(&self) -> String {
-        // Strings, numbers and addresses: nothing that JSON could not hold.
+        // It cannot fail: a record has only strings, numbers and addresses.
         serde_json::to_string(self).unwrap_or_default()
     }
 
-    /// The same, at most 256 KiB: of too many events the middle is left out, and counted.
+    /// The record as one line of JSON of at most 256 KiB: if there are too many events, those in the middle are left
+    /// out and counted.
     pub(crate) fn to_bounded_json(&self) -> String {
         let long_request = self.request.as_ref().is_some_and(|text| {
-            // Bytes are not fewer than characters.
-            text.len() > MOST_REQUEST
+            // There are at least as many bytes as characters.
+            text.len() > MAX_REQUEST
         });
         let json = self.to_json();
-        if json.len() <= MOST_WRITTEN && !long_request {
+        if json.len() <= MAX_WRITTEN && !long_request {
             return json;
         }
         let mut record = self.clone();
         record.request = record
             .request
-            .map(|text| text.chars().take(MOST_REQUEST).collect());
+            .map(|text| text.chars().take(MAX_REQUEST).collect());
         let mut json = record.to_json();
-        while json.len() > MOST_WRITTEN && !record.events.is_empty() {
-            // As many as would fit if all were of one length, and a little less.
+        while json.len() > MAX_WRITTEN && !record.events.is_empty() {
+            // So many would fit if all events had the same length; a tenth less is kept.
             let have = record.events.len();
-            let keep = have * MOST_WRITTEN / json.len() * 9 / 10;
+            let keep = have * MAX_WRITTEN / json.len() * 9 / 10;
             record.leave_out(have - keep.min(have - 1));
             json = record.to_json();
         }
         json
     }
 
-    /// Takes so many events out: a quarter of the rest stays before them, the others after, where the end is told.
+    /// Takes `count` events out. A quarter of the others stays before them and the rest after them, because the end of
+    /// the connection tells more than its beginning.
     fn leave_out(&mut self, count: usize) {
         let first = (self.events.len() - count) / 4;
         self.events.drain(first..first + count);
@@ -129,17 +131,17 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::evidence::{Event, Lane, What};
     use crate::records::lazy;
-    use crate::{Event, Lane, What};
 
     #[test]
-    fn json_gives_the_record_back() {
+    fn a_record_read_from_its_own_json_is_the_same() {
         let record = lazy();
         assert_eq!(Record::from_json(&record.to_json()).unwrap(), record);
     }
 
     #[test]
-    fn events_come_in_order_of_time() {
+    fn events_of_a_read_record_are_in_order_of_time() {
         let mut record = lazy();
         record.events.reverse();
         let read = Record::from_json(&record.to_json()).unwrap();
@@ -147,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_names_file_line_and_column() {
+    fn an_error_about_a_bad_record_names_file_line_and_column() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("broken.json");
         std::fs::write(&path, "{\"version\": 1,\n \"boot_id\": 7}").unwrap();
@@ -161,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn another_version_is_refused() {
+    fn a_record_of_another_version_is_refused() {
         let text = lazy().to_json().replace("\"version\":1", "\"version\":2");
         assert_eq!(
             Record::from_json(&text).unwrap_err().to_string(),
@@ -172,13 +174,13 @@ mod tests {
     }
 
     #[test]
-    fn what_never_ends_is_no_record() {
+    fn an_endless_file_is_no_record() {
         let error = Record::read(Path::new("/dev/zero")).unwrap_err();
         assert!(matches!(error.bad, BadRecord::TooLong), "{error}");
     }
 
     #[test]
-    fn of_too_many_events_the_middle_is_left_out() {
+    fn a_record_with_too_many_events_loses_those_in_the_middle() {
         let mut record = lazy();
         let (first, last) = (record.events[0].clone(), record.events.pop().unwrap());
         let at_ns = last.at_ns - 1;
@@ -186,7 +188,7 @@ mod tests {
             at_ns,
             lane: Lane::Proxy,
             what: What::Note {
-                // The long ones are in the beginning: a share of the count is not the share of the bytes.
+                // The first notes are long, so that a share of the events is not the same share of the bytes.
                 text: "x".repeat(if n < 200 { 2000 } else { 10 }),
             },
         };
@@ -195,7 +197,7 @@ mod tests {
         record.request = Some("\u{1}".repeat(100_000));
         let count = record.events.len() as u64;
         let json = record.to_bounded_json();
-        assert!(json.len() <= MOST_WRITTEN, "{}", json.len());
+        assert!(json.len() <= MAX_WRITTEN, "{}", json.len());
         let kept = Record::from_json(&json).unwrap();
         assert_eq!(kept.events.len() as u64 + kept.left_out, count);
         assert_eq!(kept.events.first(), Some(&first));
@@ -204,11 +206,11 @@ mod tests {
     }
 
     #[test]
-    fn even_one_event_may_be_too_much() {
+    fn a_single_event_that_is_too_long_is_left_out() {
         let mut record = lazy();
         record.events.truncate(1);
         record.events[0].what = What::Note {
-            text: "x".repeat(2 * MOST_WRITTEN),
+            text: "x".repeat(2 * MAX_WRITTEN),
         };
         let kept = Record::from_json(&record.to_bounded_json()).unwrap();
         assert_eq!((kept.events.len(), kept.left_out), (0, 1));
@@ -216,13 +218,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_makes_it_panic(text in "\\PC{0,300}") {
+        fn no_text_makes_the_reader_panic(text in "\\PC{0,300}") {
             let _ = Record::from_json(&text);
         }
 
-        /// Cut, doubled or overwritten somewhere: a record or an error; and whatever was read can be merged and written.
+        /// A record that is cut, doubled or overwritten somewhere is read as a record or an error; and any record
+        /// that was read can be merged and written.
         #[test]
-        fn no_broken_record_makes_it_panic(
+        fn no_broken_record_makes_the_reader_panic(
             at in 0.0..1.0,
             bytes in 0_usize..40,
             with in prop_oneof![
@@ -238,14 +241,14 @@ mod tests {
             let at = (at * text.len() as f64) as usize;
             let end = (at + bytes).min(text.len());
             if let Ok(record) = Record::from_json(&format!("{}{with}{}", &text[..at], &text[end..])) {
-                prop_assert!(record.to_bounded_json().len() <= MOST_WRITTEN);
+                prop_assert!(record.to_bounded_json().len() <= MAX_WRITTEN);
                 let _ = good.merge(record);
             }
         }
 
-        /// A number may be as large as it likes.
+        /// Somebody else may have written any number into the record.
         #[test]
-        fn no_number_makes_it_panic(number in 0_usize..200, value in prop_oneof![Just(u64::MAX), Just(i64::MAX as u64), any::<u64>()]) {
+        fn no_number_in_a_record_makes_a_merge_panic(number in 0_usize..200, value in prop_oneof![Just(u64::MAX), Just(i64::MAX as u64), any::<u64>()]) {
             let text = lazy().to_json();
             let mut numbers = 0;
             let mut changed = String::new();

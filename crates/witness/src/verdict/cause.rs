@@ -1,24 +1,43 @@
-use std::fmt;
+//! The causes, each with its word, its sentence, the kernel's reasons for it, and what to do about it.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use strum::{Display, EnumCount, IntoStaticStr, VariantArray};
 
-use crate::{Known, Reason, State};
+use super::known::Known;
+use crate::evidence::{KernelReset, Reason, State};
 
 /// Why a connection was reset or ended too early, as a user of the programs would put it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    JsonSchema,
+    Display,
+    EnumCount,
+    IntoStaticStr,
+    VariantArray,
+)]
 #[serde(rename_all = "kebab-case")]
+#[strum(serialize_all = "kebab-case")]
 pub enum Cause {
     /// Closed while received bytes lay unread.
     UnreadAtClose,
     /// Bytes came after the close.
     DataAfterClose,
-    /// Bytes came after the close, when only a time-wait was left of the connection.
+    /// Bytes came after the close, when the kernel kept only a time-wait of the connection.
     LateData,
     /// Closed with `SO_LINGER` zero, or torn down from outside.
     LingerZero,
     /// Closed with `TCP_LINGER2` below zero.
-    #[serde(rename = "linger2-negative")]
-    LingerTwo,
+    Linger2Negative,
     /// Disconnected with `connect(AF_UNSPEC)` while bytes were under way.
     Disconnect,
     /// The kernel had no memory, or too many closed connections to look after.
@@ -31,89 +50,85 @@ pub enum Cause {
     Killed,
     /// Closed before the whole answer was out, with a FIN and no RST.
     ClosedWithoutAnswer,
-    /// Nobody reset it: it ended with a FIN.
+    /// The connection ended with a FIN; nobody reset it.
     NoReset,
     /// Nobody listened on that port.
     Refused,
-    /// The segment was for a connection that the listener does not know (any more).
+    /// A segment came for a connection that the listener does not know, or does not know any more.
     Gone,
-    /// The kernel does not say, or says something else.
+    /// The evidence does not tell the cause, or its pieces disagree.
     Unknown,
 }
 
 impl Cause {
     /// Every cause.
-    pub const ALL: [Cause; 15] = [
-        Cause::UnreadAtClose,
-        Cause::DataAfterClose,
-        Cause::LateData,
-        Cause::LingerZero,
-        Cause::LingerTwo,
-        Cause::Disconnect,
-        Cause::Memory,
-        Cause::SilentPeer,
-        Cause::KeepAliveRace,
-        Cause::Killed,
-        Cause::ClosedWithoutAnswer,
-        Cause::NoReset,
-        Cause::Refused,
-        Cause::Gone,
-        Cause::Unknown,
-    ];
+    pub const ALL: [Self; Self::COUNT] = *Self::VARIANTS.as_array().expect("COUNT of them");
 
-    /// What the kernel's word for the *first* RST of a connection means (an echo has no cause of its own).
+    /// What the kernel's reason for the *first* RST of a connection means. An echo has no cause of its own.
     ///
     /// "No socket" means that nobody listened: any segment to a port with a listener finds the listener
     /// (`__inet_lookup`).
     pub fn of(reason: Option<&Reason>, state: Option<&State>) -> Self {
-        let Some(reason) = reason else {
-            return Cause::Unknown;
-        };
-        match reason {
-            Reason::AbortOnClose => Cause::UnreadAtClose,
-            Reason::AbortOnData => Cause::DataAfterClose,
-            Reason::TimewaitSocket => Cause::LateData,
-            Reason::TcpState => Cause::LingerZero,
-            Reason::AbortOnLinger => Cause::LingerTwo,
-            Reason::DisconnectWithData => Cause::Disconnect,
-            Reason::AbortOnMemory => Cause::Memory,
-            Reason::KeepaliveTimeout => Cause::SilentPeer,
-            Reason::NoSocket => Cause::Refused,
-            Reason::Flags if state == Some(&State::Listen) => Cause::Gone,
-            Reason::Flags
-            | Reason::NotSpecified
-            | Reason::InvalidAckSequence
-            | Reason::Paws
-            | Reason::TooOldAck
-            | Reason::AckUnsentData
-            | Reason::OldAck
-            | Reason::InvalidSyn
-            | Reason::Other(_) => Cause::Unknown,
-        }
+        // The causes of an ordinary close come before the keep-alive race and the kill, which have the same reasons.
+        let mut causes = Self::ALL.into_iter();
+        let meant = reason.and_then(|reason| causes.find(|it| it.reasons().contains(reason)));
+        meant
+            .filter(|cause| *cause != Cause::Gone || state == Some(&State::Listen))
+            .unwrap_or(Cause::Unknown)
     }
 
-    /// One word for it, for tables and programs.
-    pub fn as_str(self) -> &'static str {
+    /// What the kernel's words mean about the first RST of a connection.
+    pub(crate) fn of_reset(reset: &KernelReset) -> Self {
+        Self::of(reset.reason.as_ref(), reset.state.as_ref())
+    }
+
+    /// Whether a RST with this cause tells why its connection ended.
+    pub(crate) fn is_told(self) -> bool {
+        !matches!(self, Cause::Unknown | Cause::Gone)
+    }
+
+    /// Whether it is the cause of a RST; else the connection ended with a FIN.
+    pub fn is_reset(self) -> bool {
+        !matches!(self, Cause::NoReset | Cause::ClosedWithoutAnswer)
+    }
+
+    /// The kernel's reasons for the first RST of a connection that ends for this cause; none where there is no RST.
+    pub fn reasons(self) -> &'static [Reason] {
         match self {
-            Cause::UnreadAtClose => "unread-at-close",
-            Cause::DataAfterClose => "data-after-close",
-            Cause::LateData => "late-data",
-            Cause::LingerZero => "linger-zero",
-            Cause::LingerTwo => "linger2-negative",
-            Cause::Disconnect => "disconnect",
-            Cause::Memory => "memory",
-            Cause::SilentPeer => "silent-peer",
-            Cause::KeepAliveRace => "keep-alive-race",
-            Cause::Killed => "killed",
-            Cause::ClosedWithoutAnswer => "closed-without-answer",
-            Cause::NoReset => "no-reset",
-            Cause::Refused => "refused",
-            Cause::Gone => "gone",
-            Cause::Unknown => "unknown",
+            Cause::UnreadAtClose => &[Reason::AbortOnClose],
+            Cause::DataAfterClose => &[Reason::AbortOnData],
+            Cause::LateData => &[Reason::TimewaitSocket],
+            Cause::LingerZero => &[Reason::TcpState],
+            Cause::Linger2Negative => &[Reason::AbortOnLinger],
+            Cause::Disconnect => &[Reason::DisconnectWithData],
+            Cause::Memory => &[Reason::AbortOnMemory],
+            Cause::SilentPeer => &[Reason::KeepaliveTimeout],
+            Cause::KeepAliveRace | Cause::Killed => &[
+                Reason::AbortOnClose,
+                Reason::AbortOnData,
+                Reason::TimewaitSocket,
+            ],
+            Cause::Refused => &[Reason::NoSocket],
+            Cause::Gone => &[Reason::Flags],
+            Cause::ClosedWithoutAnswer | Cause::NoReset | Cause::Unknown => &[],
         }
     }
 
-    /// One sentence for it, about the side that sent the RST.
+    /// Whether the kernel sends this RST for an ordinary close. The same RST follows from the close of a killed
+    /// process, and from one that meets the next request.
+    pub(crate) fn is_of_a_close(self) -> bool {
+        matches!(
+            self,
+            Cause::UnreadAtClose | Cause::DataAfterClose | Cause::LateData
+        )
+    }
+
+    /// The word for the cause, for tables and programs.
+    pub fn as_str(self) -> &'static str {
+        self.into()
+    }
+
+    /// One sentence for the cause, about the side that sent the RST.
     pub fn sentence(self) -> &'static str {
         match self {
             Cause::UnreadAtClose => "It closed while received bytes lay unread.",
@@ -125,7 +140,7 @@ impl Cause {
                 "It closed with SO_LINGER zero, or closed the listening socket before it accepted, \
                  or the socket was destroyed from outside."
             }
-            Cause::LingerTwo => {
+            Cause::Linger2Negative => {
                 "It closed with TCP_LINGER2 below zero: no wait for the peer's FIN."
             }
             Cause::Disconnect => "It disconnected (AF_UNSPEC) while bytes were under way.",
@@ -147,7 +162,46 @@ impl Cause {
         }
     }
 
-    /// One sentence for it where nothing but packets tells, about the side that sent the RST.
+    /// What to do about the cause, in one sentence.
+    pub fn advice(self) -> &'static str {
+        match self {
+            Cause::UnreadAtClose => {
+                "Let the server read the whole body, or half-close and read on before it closes (RFC 9112 §9.6)."
+            }
+            Cause::DataAfterClose | Cause::LateData => {
+                "Let the server read the whole body, or half-close and read on before it closes (RFC 9112 §9.6); \
+                 let the proxy send head and body in one write."
+            }
+            Cause::LingerZero => {
+                "Find who sets SO_LINGER zero or destroys the socket: the server's settings, a load balancer's \
+                 agent, ss -K."
+            }
+            Cause::Linger2Negative => "Find who sets TCP_LINGER2 below zero, and let it be.",
+            Cause::Disconnect => {
+                "Find who calls connect with AF_UNSPEC, and let it close the socket instead."
+            }
+            Cause::Memory => {
+                "Raise net.ipv4.tcp_max_orphans or net.ipv4.tcp_mem, or find out why so many closed connections wait."
+            }
+            Cause::SilentPeer => {
+                "Look whether the peer is gone, or something on the way forgets idle connections \
+                 (NAT, conntrack, a firewall)."
+            }
+            Cause::KeepAliveRace => {
+                "Let the server's idle timeout be longer than the proxy's, and repeat idempotent requests."
+            }
+            Cause::Killed => "Look for the OOM killer and for worker timeouts.",
+            Cause::ClosedWithoutAnswer => {
+                "Look into the server's log for the crash or the timeout."
+            }
+            Cause::NoReset => "Nothing is to be done.",
+            Cause::Refused => "Start the server, or correct the address.",
+            Cause::Gone => "Look earlier: this RST is an echo of what ended the connection.",
+            Cause::Unknown => "Ask for stronger evidence: --witness kernel or packets.",
+        }
+    }
+
+    /// One sentence for the cause where only packets tell of it, about the side that sent the RST.
     pub fn sentence_of_packets(self, known: Known) -> &'static str {
         match (self, known) {
             (Cause::UnreadAtClose, Known::Inferred) => {
@@ -159,12 +213,6 @@ impl Cause {
     }
 }
 
-impl fmt::Display for Cause {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
@@ -172,14 +220,33 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_cause_has_a_word_and_a_sentence_of_its_own() {
+    fn each_cause_has_its_own_word_and_sentence_and_an_advice() {
         let words: HashSet<_> = Cause::ALL.iter().map(|cause| cause.as_str()).collect();
         let sentences: HashSet<_> = Cause::ALL.iter().map(|cause| cause.sentence()).collect();
         assert_eq!((words.len(), sentences.len()), (15, 15));
+        assert!(Cause::ALL.iter().all(|cause| cause.advice().ends_with('.')));
     }
 
     #[test]
-    fn json_has_the_same_word() {
+    fn each_kernel_s_reason_of_a_cause_means_that_cause() {
+        for cause in Cause::ALL {
+            for reason in cause.reasons() {
+                let meant = Cause::of(Some(reason), Some(&State::Listen));
+                let of_a_close = matches!(cause, Cause::KeepAliveRace | Cause::Killed);
+                assert!(
+                    if of_a_close {
+                        meant.is_of_a_close()
+                    } else {
+                        meant == cause
+                    },
+                    "{cause} {reason}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn json_has_the_word_of_a_cause() {
         for cause in Cause::ALL {
             let json = serde_json::to_string(&cause).unwrap();
             assert_eq!(json, format!("\"{cause}\""));
@@ -187,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_word_means_another_thing_in_another_state() {
+    fn the_reason_tcp_flags_means_gone_only_for_a_listening_socket() {
         let of = |state| Cause::of(Some(&Reason::Flags), Some(&state));
         assert_eq!(of(State::Listen), Cause::Gone);
         assert_eq!(of(State::SynReceived), Cause::Unknown);

@@ -2,20 +2,39 @@
 
 use std::net::SocketAddr;
 
-use crate::{Cause, Counted, Ending, Evidence, Known, Level, Reason, Side, Verdict};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
-#[cfg(test)]
-mod tests;
+use super::cause::Cause;
+use super::known::Known;
+use crate::evidence::{ClientSide, Counted, Ending, Evidence, KernelReset, Level, Reason, Side};
 
 /// `EPIPE`.
-const BROKEN_PIPE: i32 = 32;
+pub(super) const BROKEN_PIPE: i32 = 32;
 
-/// When a FIN that nobody reads on has been acknowledged at the latest (`TCP_DELACK_MIN`): bytes that are sent
-/// earlier find the closed socket in FIN-WAIT-1, later ones a time-wait. Of 100 bodies each, sent behind a small
-/// response and its FIN: 35 ms after the head no late data, 60 ms after it 100.
-const FIN_IS_ACKED_NS: u64 = 40_000_000;
+/// A FIN is acknowledged after this time at the latest (`TCP_DELACK_MIN`): bytes that are sent earlier find the closed
+/// socket in FIN-WAIT-1, later bytes find a time-wait. Measured with 100 bodies each, sent after a small response and
+/// its FIN: none was late data 35 ms after the head, all were 60 ms after it.
+pub(super) const FIN_IS_ACKED_NS: u64 = 40_000_000;
 
-/// What one kind of evidence says.
+/// Why a connection ended as it did, and how that is known.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Verdict {
+    /// Why the connection ended.
+    pub cause: Cause,
+    /// How the cause is known.
+    pub known: Known,
+    /// Who sent the RST; null if that is not known, or there was none.
+    pub sent_by: Option<Side>,
+    /// The kernel's reason for the RST; null if it gives none, or was not asked.
+    pub reason: Option<Reason>,
+    /// Bytes that lay unread when the server closed; null if the server does not tell.
+    pub unread_bytes: Option<u64>,
+    /// How the evidence disagrees, if it does. The cause is then unknown.
+    pub disagreement: Option<String>,
+}
+
+/// The cause according to one kind of evidence.
 struct Opinion {
     cause: Cause,
     known: Known,
@@ -23,18 +42,30 @@ struct Opinion {
 }
 
 impl Verdict {
-    /// Judges a connection that `server` had accepted. The strongest evidence decides; a weaker one that cannot be
+    /// A cause that only the program's own sockets tell.
+    pub fn inferred(cause: Cause) -> Self {
+        Self {
+            cause,
+            known: Known::Inferred,
+            sent_by: None,
+            reason: None,
+            unread_bytes: None,
+            disagreement: None,
+        }
+    }
+
+    /// Judges a connection that `server` had accepted. The strongest evidence decides; weaker evidence that cannot be
     /// true at the same time makes the cause unknown.
     pub fn of(evidence: &Evidence, server: SocketAddr) -> Self {
-        let case = Case { evidence, server };
-        let (_, decided) = case.decided();
+        let judge = Judge { evidence, server };
+        let (_, decided) = judge.decided();
         let mut verdict = Self {
-            cause: case.circumstances(&decided),
+            cause: judge.circumstances(&decided),
             known: decided.known,
             sent_by: decided.sent_by,
-            reason: case.reason().cloned(),
+            reason: judge.reason().cloned(),
             unread_bytes: evidence.server.map(|side| side.closed.unread_bytes),
-            disagreement: case.disagreement(&decided),
+            disagreement: judge.disagreement(&decided),
         };
         if verdict.disagreement.is_some() {
             verdict.cause = Cause::Unknown;
@@ -47,20 +78,17 @@ impl Verdict {
 impl Evidence {
     /// The kind of evidence that decides the verdict on a connection that `server` had accepted.
     pub fn decided_by(&self, server: SocketAddr) -> Level {
-        let case = Case {
-            evidence: self,
-            server,
-        };
-        case.decided().0
+        let evidence = self;
+        Judge { evidence, server }.decided().0
     }
 }
 
-struct Case<'a> {
+struct Judge<'a> {
     evidence: &'a Evidence,
     server: SocketAddr,
 }
 
-impl Case<'_> {
+impl Judge<'_> {
     fn decided(&self) -> (Level, Opinion) {
         let of = |level| move |opinion| (level, opinion);
         let kernel = || self.kernel().map(of(Level::Kernel));
@@ -71,30 +99,24 @@ impl Case<'_> {
     }
 
     fn side(&self, address: SocketAddr) -> Side {
-        if address == self.server {
-            Side::Server
-        } else {
-            Side::Client
-        }
+        Side::of(address, self.server)
+    }
+
+    fn kernel_reset(&self) -> Option<&KernelReset> {
+        self.evidence.kernel.as_ref()?.reset.as_ref()
     }
 
     fn reason(&self) -> Option<&Reason> {
-        self.evidence
-            .kernel
-            .as_ref()?
-            .reset
-            .as_ref()?
-            .reason
-            .as_ref()
+        self.kernel_reset()?.reason.as_ref()
     }
 
-    /// The kernel says why, or, if it saw the close and no RST, that there was none.
+    /// The opinion of the kernel's trace: the reason for the RST, or, if the trace has the close and no RST, that there
+    /// was none.
     fn kernel(&self) -> Option<Opinion> {
         let word = self.evidence.kernel.as_ref()?;
         if let Some(reset) = &word.reset {
-            let cause = Cause::of(reset.reason.as_ref(), reset.state.as_ref());
-            let proves = !matches!(cause, Cause::Unknown | Cause::Gone);
-            return proves.then(|| Opinion {
+            let cause = Cause::of_reset(reset);
+            return cause.is_told().then(|| Opinion {
                 cause,
                 known: Known::Proved,
                 sent_by: Some(self.side(reset.from)),
@@ -108,7 +130,7 @@ impl Case<'_> {
         })
     }
 
-    /// What it means that nobody sent a RST; `None` if the client saw one after a whole response.
+    /// The cause if nobody sent a RST; `None` if the client saw one after a whole response.
     fn without_reset(&self) -> Option<Cause> {
         let whole = match (self.evidence.client, self.evidence.server) {
             (Some(client), _) => Some(client.response_whole),
@@ -122,10 +144,10 @@ impl Case<'_> {
         }
     }
 
-    /// The flags of the RST tell a close from an answer to a segment, and the FIN before it the two answers apart.
+    /// The opinion of the packets. The flags of the RST tell a close from an answer to a segment; a FIN before the RST,
+    /// and whether that FIN was acknowledged, tells data after a close from late data.
     ///
-    /// Where packets are missing nothing is proved: the connection may have received data that is not there, and been
-    /// closed or reset before.
+    /// If packets are missing, nothing is proved: the missing ones may have brought data, or an earlier end.
     fn packets(&self) -> Option<Opinion> {
         let proved_if = |whole| {
             if whole {
@@ -154,14 +176,14 @@ impl Case<'_> {
                 } else if answers {
                     self.weaker_than_packets(Cause::Gone)
                 } else if !data && whole {
-                    // A close: with nothing received, nothing was unread.
+                    // A close sent the RST; nothing was received, so nothing was unread.
                     (Cause::LingerZero, known)
                 } else {
-                    // Else the queue decides, and no packet shows it.
+                    // Whether bytes were unread at the close decides, and no packet shows that.
                     match self.evidence.server {
                         Some(told) if told.closed.unread_bytes > 0 => (Cause::UnreadAtClose, known),
                         Some(told) if told.linger_zero => (Cause::LingerZero, known),
-                        // It told of an empty queue: the bytes came between that look and the close.
+                        // If the server told of an empty queue, the bytes came between its look and its close.
                         Some(_) | None if data || self.client_sent_to(from) => {
                             (Cause::UnreadAtClose, Known::Inferred)
                         }
@@ -176,7 +198,7 @@ impl Case<'_> {
             }
             Ending::Closed { from, whole, .. } => {
                 let cause = self.without_reset().unwrap_or(Cause::ClosedWithoutAnswer);
-                // Who closes first before the response is whole is the one that cut it.
+                // The side that closes first, before the response is whole, cuts the response.
                 (cause == Cause::NoReset || from == self.server).then_some(Opinion {
                     cause,
                     known: proved_if(whole),
@@ -187,13 +209,14 @@ impl Case<'_> {
         }
     }
 
-    /// Whether the client tells that it sent data there, though no packet shows it.
+    /// Whether the client tells that it sent data to this address, though no packet shows the data.
     fn client_sent_to(&self, address: SocketAddr) -> bool {
         let written = self.evidence.client.map_or(0, |it| it.written_bytes);
         written > 0 && address == self.server
     }
 
-    /// What the weaker evidence says of a RST of which the packets do not tell enough; if it knows of none, the guess.
+    /// The cause from weaker evidence, for a RST of which the packets do not tell enough; if the weaker evidence knows
+    /// of no RST, `guess`.
     fn weaker_than_packets(&self, guess: Cause) -> (Cause, Known) {
         let weaker = self.counters().unwrap_or_else(|| self.sockets());
         match weaker.cause {
@@ -204,11 +227,7 @@ impl Case<'_> {
         }
     }
 
-    /// The counters, where only one kind of them moved.
-    ///
-    /// `TCPAbortOnData` moves for bytes after a close and for a close with `SO_LINGER` zero. The latter leaves
-    /// ESTABLISHED, as the one who gets the RST does, the former has left it before: `EstabResets` moves by two or by
-    /// one (`tcp_set_state`), with both ends in this namespace. 50 connections each: 100 and 50.
+    /// The opinion of the counters, if only one of them moved.
     fn counters(&self) -> Option<Opinion> {
         let Counted { change, alone } = self.evidence.counted?;
         self.evidence
@@ -223,11 +242,9 @@ impl Case<'_> {
         ];
         let cause = match aborts.map(|count| count > 0) {
             [true, false, false] => Cause::UnreadAtClose,
-            [false, false, true] => Cause::LingerTwo,
+            [false, false, true] => Cause::Linger2Negative,
             [false, true, false] => {
-                let (aborted, resets) = (change.connections_aborted, change.abort_on_data);
-                // Of many at once, some may be half in the change.
-                if aborted.saturating_mul(2) >= resets.saturating_mul(3) {
+                if change.tells_linger_zero() {
                     Cause::LingerZero
                 } else {
                     Cause::DataAfterClose
@@ -238,11 +255,11 @@ impl Case<'_> {
             }
             _ => return None,
         };
-        // A second RST is an echo, or somebody else's.
+        // A second RST is an echo, or another connection's.
         let mine = alone
             && aborts.into_iter().fold(0, u64::saturating_add) <= 1
             && change.resets_sent <= 1;
-        // What the server told of itself is better than what many moved together.
+        // What the server told of itself is better than a counter that many connections moved.
         (mine || told.is_none()).then_some(Opinion {
             cause,
             known: if mine {
@@ -254,7 +271,7 @@ impl Case<'_> {
         })
     }
 
-    /// The two sockets; always an opinion.
+    /// The opinion of the two sockets, which always have one.
     fn sockets(&self) -> Opinion {
         let inferred = |cause| Opinion {
             cause,
@@ -274,7 +291,8 @@ impl Case<'_> {
         let mut opinion = match self.evidence.server {
             Some(told) if told.closed.unread_bytes > 0 => inferred(Cause::UnreadAtClose),
             Some(told) if told.linger_zero => inferred(Cause::LingerZero),
-            // The FIN came before the RST (`tcp_reset`: CLOSE-WAIT gives EPIPE), and our bytes long after it.
+            // The FIN came before the RST (`tcp_reset`: CLOSE-WAIT gives EPIPE), and the client's bytes long after the
+            // FIN.
             _ if self.is_broken_pipe()
                 && client.is_some_and(|it| it.pause_ns >= FIN_IS_ACKED_NS) =>
             {
@@ -283,10 +301,17 @@ impl Case<'_> {
             _ if self.is_broken_pipe() => inferred(Cause::DataAfterClose),
             Some(_) if client.is_some() => inferred(Cause::DataAfterClose),
             Some(told) if !told.response_whole => inferred(Cause::ClosedWithoutAnswer),
-            // The server alone, with an empty queue, or the client alone.
+            // Only the server tells, of an empty queue, or only the client tells.
             Some(_) | None => inferred(Cause::Unknown),
         };
-        // A RST that came, and that this machine did not send.
+        if opinion.cause == Cause::Unknown
+            && let Some(reset) = self.kernel_reset()
+            && Cause::of_reset(reset) == Cause::Gone
+        {
+            opinion.cause = Cause::Gone;
+            opinion.sent_by = Some(self.side(reset.from));
+        }
+        // The client saw a RST that this machine did not send, so the server on another machine sent it.
         let kernel = self.evidence.kernel.as_ref();
         if client.is_some() && kernel.is_some_and(|it| it.reset.is_none() && !it.incomplete) {
             opinion.sent_by = Some(Side::Server);
@@ -299,17 +324,12 @@ impl Case<'_> {
         failure.is_some_and(|failure| failure.errno == BROKEN_PIPE)
     }
 
-    /// What was going on makes a close a keep-alive race, or the end of a killed process.
+    /// The cause, after a look at the circumstances of the close: it may be part of a keep-alive race, or of the end of
+    /// a killed process.
     fn circumstances(&self, decided: &Opinion) -> Cause {
-        let by_a_close = matches!(
-            decided.cause,
-            Cause::UnreadAtClose
-                | Cause::DataAfterClose
-                | Cause::LateData
-                | Cause::ClosedWithoutAnswer
-                // Which of them, the sockets could not tell.
-                | Cause::Unknown
-        );
+        // If the cause is unknown, the sockets could not tell which kind of close it was.
+        let by_a_close = decided.cause.is_of_a_close()
+            || matches!(decided.cause, Cause::ClosedWithoutAnswer | Cause::Unknown);
         let by_the_server = decided.sent_by != Some(Side::Client);
         if !by_a_close || !by_the_server {
             return decided.cause;
@@ -318,17 +338,24 @@ impl Case<'_> {
             (Some(word), _) if word.killed => true,
             (_, told) => told.is_some_and(|told| told.killed),
         };
-        let unanswered = |client: &crate::ClientSide| client.reused && client.read_bytes == 0;
+        let unanswered = |client: ClientSide| client.reused && client.read_bytes == 0;
+        let seen_unanswered = matches!(
+            self.evidence.packets,
+            Some(Ending::Reset {
+                request_unanswered: true,
+                ..
+            })
+        );
         if killed {
             Cause::Killed
-        } else if self.evidence.client.as_ref().is_some_and(unanswered) {
+        } else if seen_unanswered || self.evidence.client.is_some_and(unanswered) {
             Cause::KeepAliveRace
         } else {
             decided.cause
         }
     }
 
-    /// What cannot be true at the same time.
+    /// Names two pieces of evidence that cannot be true at the same time, if there are any.
     fn disagreement(&self, decided: &Opinion) -> Option<String> {
         let Evidence {
             client,
@@ -339,7 +366,7 @@ impl Case<'_> {
         } = self.evidence;
         let reason = self.reason();
         let by_server = decided.sent_by == Some(Side::Server);
-        // `tcp_close`: unread bytes decide before anything else is looked at.
+        // Unread bytes decide before the kernel looks at anything else (`tcp_close`).
         if let Some(told) = server
             && told.closed.unread_bytes > 0
             && by_server
@@ -416,3 +443,6 @@ impl Case<'_> {
         None
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,55 +1,15 @@
-use rstlab_wire::close::{Closed, Peer};
-use rstlab_wire::{Call, Failure, Phase};
+use rstlab_wire::close::Peer;
 
+use super::super::fixture::{CLIENT, SERVER, client, kernel, server};
 use super::*;
-use crate::{
-    ClientSide, Counters, KernelClose, KernelReset, KernelWord, Process, ServerSide, State,
-};
+use crate::evidence::{Counters, KernelClose, KernelWord, Process, ServerSide, State};
 
-const SERVER: &str = "127.0.0.1:8000";
-const CLIENT: &str = "127.0.0.1:4000";
-
-fn address(text: &str) -> SocketAddr {
-    text.parse().unwrap()
-}
-
-fn client(errno: Option<i32>) -> Option<ClientSide> {
-    Some(ClientSide {
-        reset: errno.map(|errno| Failure {
-            call: Call::Recv,
-            errno,
-            phase: Phase::ReadingBody,
-        }),
-        read_bytes: 1000,
-        ..ClientSide::default()
-    })
-}
-
-fn server(unread_bytes: u64) -> Option<ServerSide> {
-    Some(ServerSide {
-        closed: Closed {
-            unread_bytes,
-            unsent_bytes: 0,
-            lingered_bytes: 0,
-            peer: Peer::Open,
-        },
-        linger_zero: false,
-        killed: false,
-        response_whole: true,
-    })
-}
-
-fn kernel(from: &str, reason: Option<Reason>, state: State) -> Option<KernelWord> {
-    Some(KernelWord {
-        reset: Some(KernelReset {
-            at_ns: 1,
-            from: address(from),
-            reason,
-            state: Some(state),
-            sender: None,
-        }),
-        ..KernelWord::default()
-    })
+/// A reset that the client saw.
+fn seen() -> Evidence {
+    Evidence {
+        client: client(Some(104)),
+        ..Evidence::default()
+    }
 }
 
 fn closed(killed: bool) -> Option<KernelWord> {
@@ -67,13 +27,14 @@ fn closed(killed: bool) -> Option<KernelWord> {
 fn packet(answers: bool, fin_acked_before: bool, received_bytes: u64) -> Option<Ending> {
     Some(Ending::Reset {
         at_ns: 1,
-        from: address(SERVER),
+        from: SERVER,
         seq: 1,
         answers,
         refuses: false,
         fin_before: fin_acked_before,
         fin_acked_before,
         received_bytes,
+        request_unanswered: false,
         whole: true,
     })
 }
@@ -90,12 +51,24 @@ fn counted(close: u64, data: u64, sent: u64, alone: bool) -> Option<Counted> {
     })
 }
 
+fn proved(cause: Cause) -> (Cause, Known) {
+    (cause, Known::Proved)
+}
+
+fn inferred(cause: Cause) -> (Cause, Known) {
+    (cause, Known::Inferred)
+}
+
+fn by_counters(cause: Cause) -> (Cause, Known) {
+    (cause, Known::Counted)
+}
+
 fn judged(evidence: &Evidence) -> (Cause, Known) {
-    let verdict = Verdict::of(evidence, address(SERVER));
+    let verdict = Verdict::of(evidence, SERVER);
     (verdict.cause, verdict.known)
 }
 
-/// Each reason of the kernel's, with nothing else but the client's reset.
+/// The client's reset is the only evidence beside the kernel's reason.
 #[test]
 fn the_kernel_s_reason_proves() {
     for (reason, state, cause) in [
@@ -104,13 +77,16 @@ fn the_kernel_s_reason_proves() {
         (Reason::TimewaitSocket, State::TimeWait, Cause::LateData),
         (Reason::TcpState, State::Close, Cause::LingerZero),
         (Reason::NoSocket, State::NoSocket, Cause::Refused),
+        (Reason::AbortOnLinger, State::Close, Cause::Linger2Negative),
+        (Reason::DisconnectWithData, State::Close, Cause::Disconnect),
+        (Reason::AbortOnMemory, State::Close, Cause::Memory),
+        (Reason::KeepaliveTimeout, State::Close, Cause::SilentPeer),
     ] {
         let evidence = Evidence {
-            client: client(Some(104)),
             kernel: kernel(SERVER, Some(reason.clone()), state),
-            ..Evidence::default()
+            ..seen()
         };
-        let verdict = Verdict::of(&evidence, address(SERVER));
+        let verdict = Verdict::of(&evidence, SERVER);
         assert_eq!((verdict.cause, verdict.known), (cause, Known::Proved));
         assert_eq!(verdict.reason, Some(reason));
         assert_eq!(verdict.sent_by, Some(Side::Server));
@@ -118,13 +94,12 @@ fn the_kernel_s_reason_proves() {
 }
 
 #[test]
-fn who_sent_it_is_told() {
+fn the_verdict_tells_who_sent_the_reset() {
     let evidence = Evidence {
-        client: client(Some(104)),
         kernel: kernel(CLIENT, Some(Reason::AbortOnClose), State::Close),
-        ..Evidence::default()
+        ..seen()
     };
-    let verdict = Verdict::of(&evidence, address(SERVER));
+    let verdict = Verdict::of(&evidence, SERVER);
     assert_eq!(verdict.sent_by, Some(Side::Client));
 }
 
@@ -137,7 +112,7 @@ fn a_close_without_a_reset_is_proved_by_the_kernel_too() {
     };
     let cause = Cause::ClosedWithoutAnswer;
     assert_eq!(judged(&cut), (cause, Known::Proved));
-    // Of lost events one may have been the RST.
+    // One of the lost events may have been the RST.
     let mut incomplete = cut;
     incomplete.kernel.as_mut().unwrap().incomplete = true;
     assert_eq!(judged(&incomplete), (cause, Known::Inferred));
@@ -152,11 +127,11 @@ fn a_whole_response_and_no_reset_is_no_fault() {
         }),
         ..Evidence::default()
     };
-    assert_eq!(judged(&whole), (Cause::NoReset, Known::Inferred));
+    assert_eq!(judged(&whole), inferred(Cause::NoReset));
     let fin = |from| {
         Some(Ending::Closed {
             at_ns: 1,
-            from: address(from),
+            from,
             whole: true,
         })
     };
@@ -165,19 +140,19 @@ fn a_whole_response_and_no_reset_is_no_fault() {
             packets: fin(from),
             ..whole.clone()
         };
-        assert_eq!(judged(&packets), (Cause::NoReset, Known::Proved));
+        assert_eq!(judged(&packets), proved(Cause::NoReset));
     }
     let kernel = Evidence {
         kernel: closed(false),
         ..whole.clone()
     };
-    assert_eq!(judged(&kernel), (Cause::NoReset, Known::Proved));
+    assert_eq!(judged(&kernel), proved(Cause::NoReset));
     // Packets alone do not tell whether something was missing.
     let alone = Evidence {
         packets: fin(SERVER),
         ..Evidence::default()
     };
-    assert_eq!(judged(&alone), (Cause::NoReset, Known::Proved));
+    assert_eq!(judged(&alone), proved(Cause::NoReset));
     // A reset that the packets do not show.
     let mut missed = whole;
     missed.client = client(Some(104)).map(|client| ClientSide {
@@ -185,24 +160,23 @@ fn a_whole_response_and_no_reset_is_no_fault() {
         ..client
     });
     missed.packets = fin(SERVER);
-    assert_eq!(judged(&missed), (Cause::Unknown, Known::Inferred));
+    assert_eq!(judged(&missed), inferred(Cause::Unknown));
 }
 
 #[test]
 fn a_killed_process_and_a_kept_connection_are_causes_of_their_own() {
     let mut killed = Evidence {
-        client: client(Some(104)),
         kernel: kernel(SERVER, Some(Reason::AbortOnClose), State::Close),
-        ..Evidence::default()
+        ..seen()
     };
     killed.kernel.as_mut().unwrap().killed = true;
-    assert_eq!(judged(&killed), (Cause::Killed, Known::Proved));
+    assert_eq!(judged(&killed), proved(Cause::Killed));
     let killed = Evidence {
         client: client(None),
         kernel: closed(true),
         ..Evidence::default()
     };
-    assert_eq!(judged(&killed), (Cause::Killed, Known::Proved));
+    assert_eq!(judged(&killed), proved(Cause::Killed));
 
     let race = |read_bytes, reason| {
         let evidence = Evidence {
@@ -227,70 +201,39 @@ fn a_killed_process_and_a_kept_connection_are_causes_of_their_own() {
 }
 
 #[test]
-fn packets_prove_what_they_can() {
+fn packets_prove_the_causes_that_their_flags_tell() {
     for (packet, server, expected) in [
-        (
-            packet(true, false, 99),
-            None,
-            (Cause::DataAfterClose, Known::Proved),
-        ),
-        (
-            packet(true, true, 99),
-            None,
-            (Cause::LateData, Known::Proved),
-        ),
-        (
-            packet(false, false, 0),
-            None,
-            (Cause::LingerZero, Known::Proved),
-        ),
+        (packet(true, false, 99), None, proved(Cause::DataAfterClose)),
+        (packet(true, true, 99), None, proved(Cause::LateData)),
+        (packet(false, false, 0), None, proved(Cause::LingerZero)),
         (
             packet(false, false, 99),
             None,
-            (Cause::UnreadAtClose, Known::Inferred),
+            inferred(Cause::UnreadAtClose),
         ),
         (
             packet(false, false, 99),
             server(22),
-            (Cause::UnreadAtClose, Known::Proved),
+            proved(Cause::UnreadAtClose),
         ),
     ] {
         let evidence = Evidence {
-            client: client(Some(104)),
             server,
             packets: packet,
-            ..Evidence::default()
+            ..seen()
         };
         assert_eq!(judged(&evidence), expected, "{evidence:?}");
     }
 }
 
-/// Whatever a part of a connection shows, the rest may show another cause.
+/// The missing part of a connection may show another cause.
 #[test]
-fn packets_of_a_part_prove_nothing() {
-    let part = |ending: Option<Ending>| match ending {
-        Some(Ending::Reset {
-            at_ns,
-            from,
-            seq,
-            answers,
-            refuses,
-            fin_before,
-            fin_acked_before,
-            received_bytes,
-            ..
-        }) => Some(Ending::Reset {
-            at_ns,
-            from,
-            seq,
-            answers,
-            refuses,
-            fin_before,
-            fin_acked_before,
-            received_bytes,
-            whole: false,
-        }),
-        other => other,
+fn packets_of_a_part_of_a_connection_prove_nothing() {
+    let part = |mut ending: Option<Ending>| {
+        if let Some(Ending::Reset { whole, .. }) = &mut ending {
+            *whole = false;
+        }
+        ending
     };
     for (packet, server, cause) in [
         (packet(false, false, 0), None, Cause::Unknown),
@@ -307,7 +250,7 @@ fn packets_of_a_part_prove_nothing() {
             server,
             ..Evidence::default()
         };
-        let verdict = Verdict::of(&evidence, address(SERVER));
+        let verdict = Verdict::of(&evidence, SERVER);
         assert_eq!((verdict.cause, verdict.known), (cause, Known::Inferred));
         assert_eq!(verdict.sent_by, Some(Side::Server));
     }
@@ -327,49 +270,33 @@ fn packets_of_a_part_prove_nothing() {
     let closed = Evidence {
         packets: Some(Ending::Closed {
             at_ns: 1,
-            from: address(SERVER),
+            from: SERVER,
             whole: false,
         }),
         ..Evidence::default()
     };
-    assert_eq!(judged(&closed), (Cause::NoReset, Known::Inferred));
-    // What the kernel says is proved all the same, and the RST that it tells of may be one that is missing.
+    assert_eq!(judged(&closed), inferred(Cause::NoReset));
+    // The kernel's word is proof all the same, and the RST that the kernel tells of may be missing in the packets.
     let told = Evidence {
         packets: part(packet(true, false, 99)),
         kernel: kernel(SERVER, Some(Reason::AbortOnClose), State::Close),
         ..Evidence::default()
     };
-    assert_eq!(judged(&told), (Cause::UnreadAtClose, Known::Proved));
+    assert_eq!(judged(&told), proved(Cause::UnreadAtClose));
 }
 
 #[test]
-fn counters_count_only_for_one_that_was_alone() {
+fn the_word_counted_is_only_for_a_connection_that_was_alone() {
     for (counted, expected) in [
-        (
-            counted(1, 0, 1, true),
-            (Cause::UnreadAtClose, Known::Counted),
-        ),
-        (
-            counted(9, 0, 9, false),
-            (Cause::UnreadAtClose, Known::Inferred),
-        ),
-        (
-            counted(2, 0, 2, true),
-            (Cause::UnreadAtClose, Known::Inferred),
-        ),
+        (counted(1, 0, 1, true), by_counters(Cause::UnreadAtClose)),
+        (counted(9, 0, 9, false), inferred(Cause::UnreadAtClose)),
+        (counted(2, 0, 2, true), inferred(Cause::UnreadAtClose)),
         // A RST that no counter of aborts tells of: an echo, or another connection's.
-        (
-            counted(1, 0, 2, true),
-            (Cause::UnreadAtClose, Known::Inferred),
-        ),
-        (counted(4, 4, 8, false), (Cause::Unknown, Known::Inferred)),
-        (counted(0, 0, 0, true), (Cause::Unknown, Known::Inferred)),
+        (counted(1, 0, 2, true), inferred(Cause::UnreadAtClose)),
+        (counted(4, 4, 8, false), inferred(Cause::Unknown)),
+        (counted(0, 0, 0, true), inferred(Cause::Unknown)),
     ] {
-        let evidence = Evidence {
-            client: client(Some(104)),
-            counted,
-            ..Evidence::default()
-        };
+        let evidence = Evidence { counted, ..seen() };
         assert_eq!(judged(&evidence), expected, "{counted:?}");
     }
     let late = |errno| Evidence {
@@ -377,14 +304,13 @@ fn counters_count_only_for_one_that_was_alone() {
         counted: counted(0, 0, 1, true),
         ..Evidence::default()
     };
-    assert_eq!(judged(&late(32)), (Cause::LateData, Known::Counted));
+    assert_eq!(judged(&late(32)), by_counters(Cause::LateData));
     let told = Evidence {
         server: server(0),
-        client: client(Some(104)),
         counted: counted(0, 1, 1, true),
-        ..Evidence::default()
+        ..seen()
     };
-    assert_eq!(judged(&told), (Cause::DataAfterClose, Known::Counted));
+    assert_eq!(judged(&told), by_counters(Cause::DataAfterClose));
 }
 
 /// `TCPAbortOnData` moves by both; only a close with `SO_LINGER` zero takes the server out of ESTABLISHED.
@@ -401,17 +327,13 @@ fn the_counters_tell_bytes_after_a_close_from_linger_zero() {
         })
     };
     for (counted, expected) in [
-        (told(1, 1, true), (Cause::DataAfterClose, Known::Counted)),
-        (told(1, 2, true), (Cause::LingerZero, Known::Counted)),
-        // Of the last ones one end is not in the change yet.
-        (told(9, 10, false), (Cause::DataAfterClose, Known::Inferred)),
-        (told(9, 17, false), (Cause::LingerZero, Known::Inferred)),
+        (told(1, 1, true), by_counters(Cause::DataAfterClose)),
+        (told(1, 2, true), by_counters(Cause::LingerZero)),
+        // The change has only one end of the last connections.
+        (told(9, 10, false), inferred(Cause::DataAfterClose)),
+        (told(9, 17, false), inferred(Cause::LingerZero)),
     ] {
-        let evidence = Evidence {
-            client: client(Some(104)),
-            counted,
-            ..Evidence::default()
-        };
+        let evidence = Evidence { counted, ..seen() };
         assert_eq!(judged(&evidence), expected, "{counted:?}");
     }
 }
@@ -427,22 +349,21 @@ fn a_reset_that_came_to_the_server_is_the_client_s() {
         ..Evidence::default()
     };
     assert!(evidence.is_conclusive());
-    let verdict = Verdict::of(&evidence, address(SERVER));
+    let verdict = Verdict::of(&evidence, SERVER);
     assert_eq!(
         (verdict.cause, verdict.known, verdict.sent_by),
         (Cause::Unknown, Known::Inferred, Some(Side::Client))
     );
 }
 
-/// From another machine: this one's kernel has sent none.
+/// The server is on another machine.
 #[test]
 fn a_reset_that_this_kernel_did_not_send_is_the_server_s() {
     let evidence = Evidence {
-        client: client(Some(104)),
         kernel: Some(KernelWord::default()),
-        ..Evidence::default()
+        ..seen()
     };
-    let verdict = Verdict::of(&evidence, address(SERVER));
+    let verdict = Verdict::of(&evidence, SERVER);
     assert_eq!(
         (verdict.cause, verdict.known, verdict.sent_by),
         (Cause::Unknown, Known::Inferred, Some(Side::Server))
@@ -450,7 +371,7 @@ fn a_reset_that_this_kernel_did_not_send_is_the_server_s() {
 }
 
 #[test]
-fn two_sockets_suffice_for_a_guess() {
+fn two_sockets_without_other_evidence_suffice_for_a_guess() {
     let guess = |errno, server| {
         judged(&Evidence {
             client: client(errno),
@@ -458,7 +379,6 @@ fn two_sockets_suffice_for_a_guess() {
             ..Evidence::default()
         })
     };
-    let inferred = |cause| (cause, Known::Inferred);
     assert_eq!(guess(Some(104), server(22)), inferred(Cause::UnreadAtClose));
     assert_eq!(guess(Some(104), server(0)), inferred(Cause::DataAfterClose));
     assert_eq!(guess(Some(32), server(0)), inferred(Cause::DataAfterClose));
@@ -499,9 +419,8 @@ fn two_sockets_suffice_for_a_guess() {
 fn evidence_that_disagrees_is_unknown_and_says_so() {
     let on_data = || kernel(SERVER, Some(Reason::AbortOnData), State::FinWait1);
     let base = Evidence {
-        client: client(Some(104)),
         kernel: on_data(),
-        ..Evidence::default()
+        ..seen()
     };
     for (evidence, says) in [
         (
@@ -533,11 +452,8 @@ fn evidence_that_disagrees_is_unknown_and_says_so() {
             "the kernel sent none",
         ),
     ] {
-        let verdict = Verdict::of(&evidence, address(SERVER));
-        assert_eq!(
-            (verdict.cause, verdict.known),
-            (Cause::Unknown, Known::Inferred)
-        );
+        let verdict = Verdict::of(&evidence, SERVER);
+        assert_eq!((verdict.cause, verdict.known), inferred(Cause::Unknown));
         let disagreement = verdict.disagreement.expect(says);
         assert!(disagreement.contains(says), "{disagreement}");
     }
@@ -547,16 +463,15 @@ fn evidence_that_disagrees_is_unknown_and_says_so() {
         kernel: kernel(SERVER, Some(Reason::AbortOnClose), State::Close),
         ..base
     };
-    assert_eq!(judged(&evidence), (Cause::UnreadAtClose, Known::Proved));
+    assert_eq!(judged(&evidence), proved(Cause::UnreadAtClose));
 }
 
 #[test]
 fn without_the_kernel_s_reason_the_packets_decide() {
     let evidence = Evidence {
-        client: client(Some(104)),
         packets: packet(true, false, 99),
         kernel: kernel(SERVER, None, State::FinWait1),
-        ..Evidence::default()
+        ..seen()
     };
-    assert_eq!(judged(&evidence), (Cause::DataAfterClose, Known::Proved));
+    assert_eq!(judged(&evidence), proved(Cause::DataAfterClose));
 }

@@ -1,0 +1,376 @@
+//! Plays the steps of a script on one connection: sends, waits, reads, and notes the first call that failed.
+
+use std::io;
+use std::time::Duration;
+
+use rstlab_wire::{Pause, monotonic_now};
+use tokio::io::Interest;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::judges::check::client_socket::ClientSocket;
+use crate::judges::check::response::Responses;
+use crate::judges::check::script::{Script, Step};
+use crate::judges::check::trial::{FailedCall, Model, SocketCall};
+use crate::shared::target::Address;
+
+/// Size of the receive buffer before reading begins (`SO_RCVBUF`): the rest of a response is then still with the
+/// server when a reset comes.
+pub(in super::super) const RECEIVE_BUFFER: u32 = 4096;
+
+/// Time from the first byte's arrival to the first read: the server has time to close.
+pub(in super::super) const READ_DELAY: Duration = Duration::from_millis(4);
+
+/// Size of the receive buffer once reading has begun, so that reading is quick.
+const WIDE_BUFFER: usize = 1024 * 1024;
+
+/// A client that can't send for so long begins to read: the server may wait for the client to read.
+const STUCK: Duration = Duration::from_millis(20);
+
+/// Time between two looks at the beginning of a response that has not come yet.
+const LOOK_EVERY: Duration = Duration::from_millis(1);
+
+/// The longest time that a byte may wait here unseen while other processes use the processor.
+const MAX_SEEN_LATE: Duration = Duration::from_millis(20);
+
+/// The most bytes of one trial's responses.
+pub(in super::super) const MAX_BYTES: u64 = 64 * 1024 * 1024;
+
+/// Said of bytes that follow a response before the next request was sent; they may also be the same response again.
+pub(super) const UNASKED: &str =
+    "a second response that nobody asked for: the body may have been taken for a request";
+
+/// Bytes of one read, and of one write of a body.
+const PIECE: usize = 64 * 1024;
+
+/// The bytes of a body.
+static FILL: [u8; PIECE] = [b'x'; PIECE];
+
+/// How a connection is used, apart from the script.
+#[derive(Debug, Clone, Copy)]
+pub(in super::super) struct Manner {
+    pub(in super::super) model: Model,
+    /// A small receive buffer and late reading, so that a reset can cut the response.
+    pub(in super::super) late: bool,
+    /// Limit of the whole exchange, the script's own pauses not counted.
+    pub(in super::super) timeout: Duration,
+}
+
+impl Manner {
+    /// A usual client, which reads on if sending fails.
+    pub(in super::super) fn usual(timeout: Duration) -> Self {
+        Self {
+            model: Model::ReadsOn,
+            late: false,
+            timeout,
+        }
+    }
+}
+
+/// Plays a script on one connection and judges how the trial ended.
+#[derive(Debug)]
+pub(in super::super) struct Client<'a> {
+    pub(super) script: &'a Script,
+    pub(super) manner: Manner,
+    pub(super) socket: ClientSocket,
+    pub(super) begun: Instant,
+    /// The same moment on `CLOCK_MONOTONIC`.
+    pub(super) made: Duration,
+    pub(super) responses: Responses,
+    pub(super) buf: Vec<u8>,
+    /// Bytes of the stream that had arrived, read or not, when reading of the last response began.
+    pub(super) here: u64,
+    pub(super) reading: bool,
+    /// A write failed, and this client reads on.
+    pub(super) broken: Option<io::ErrorKind>,
+    pub(super) end: Option<ClientEnd>,
+    /// The server closed a kept connection between two requests, which it may do.
+    pub(super) closed_between: bool,
+    pub(super) first_byte: Option<Duration>,
+    pub(super) failure: Option<FailedCall>,
+}
+
+/// How the exchange ended, if not with its last response.
+#[derive(Debug)]
+pub(super) enum ClientEnd {
+    Fin,
+    Reset,
+    GaveUp,
+    TimedOut,
+    Bad(String),
+}
+
+/// Why a connection can't be used any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in super::super) enum Unusable {
+    /// No byte of a response came in time.
+    Silent,
+    /// A response did not come to its end.
+    Cut,
+    /// A reset came after the responses.
+    Reset,
+}
+
+impl<'a> Client<'a> {
+    /// Connects.
+    ///
+    /// # Errors
+    /// As `connect(2)`, or `TimedOut`.
+    pub(in super::super) async fn connect(
+        address: &Address,
+        script: &'a Script,
+        manner: Manner,
+    ) -> io::Result<Self> {
+        let (begun, made) = (Instant::now(), monotonic_now());
+        let buffer = manner.late.then_some(RECEIVE_BUFFER);
+        let socket = timeout(manner.timeout, ClientSocket::connect(address, buffer)).await??;
+        Ok(Self {
+            script,
+            manner,
+            socket,
+            begun,
+            made,
+            responses: Responses::new(script.head_only),
+            buf: vec![0; PIECE],
+            here: 0,
+            reading: false,
+            broken: None,
+            end: None,
+            closed_between: false,
+            first_byte: None,
+            failure: None,
+        })
+    }
+
+    /// The connection after its responses were read.
+    ///
+    /// # Errors
+    /// The connection can't be used: the responses are not whole, or a reset came after them.
+    pub(in super::super) fn into_socket(self) -> Result<ClientSocket, Unusable> {
+        match (&self.end, self.is_whole()) {
+            (_, true) if self.failure.is_none() => Ok(self.socket),
+            (_, true) => Err(Unusable::Reset),
+            (Some(ClientEnd::TimedOut), false) if self.first_byte.is_none() => {
+                Err(Unusable::Silent)
+            }
+            (_, false) => Err(Unusable::Cut),
+        }
+    }
+
+    /// A moment that is surely before the first byte of a response came: a busy machine sees the byte late.
+    pub(in super::super) fn before_first_byte(&self) -> Instant {
+        let first_byte = self.first_byte.unwrap_or_default();
+        self.begun + first_byte.saturating_sub(MAX_SEEN_LATE)
+    }
+
+    pub(super) fn is_whole(&self) -> bool {
+        self.responses.whole().len() >= self.script.responses
+            || self.said_last()
+            || self.closed_between
+    }
+
+    /// The server said with its last response that it closes the connection.
+    pub(super) fn said_last(&self) -> bool {
+        self.responses.whole().last().is_some_and(|one| one.is_last)
+    }
+
+    fn is_over(&self) -> bool {
+        self.end.is_some() || self.is_whole()
+    }
+
+    /// Plays the script and reads the responses to their end.
+    pub(super) async fn steps(&mut self) {
+        for step in &self.script.steps {
+            if self.is_over() || self.broken.is_some() {
+                break;
+            }
+            match step {
+                Step::Send(bytes) => self.send(bytes).await,
+                Step::Fill(bytes) => self.fill(*bytes).await,
+                Step::Pause(time) => pause(*time).await,
+                Step::HalfClose => {
+                    if let Err(error) = self.socket.half_close() {
+                        self.write_failed(SocketCall::Shutdown, &error);
+                    }
+                }
+                Step::AwaitContinue(limit) => {
+                    if !self.may_continue(*limit).await {
+                        break;
+                    }
+                }
+                Step::AwaitResponse => {
+                    self.read(self.responses.whole().len() + 1).await;
+                    self.look_between().await;
+                }
+            }
+        }
+        self.read(self.script.responses).await;
+    }
+
+    /// Looks whether the server has closed a kept connection between two requests, as it may (RFC 9112 §9.5): the next
+    /// request is then not sent.
+    async fn look_between(&mut self) {
+        if self.is_over() {
+            return;
+        }
+        self.reading = false;
+        pause(READ_DELAY).await;
+        match self.socket.try_read(&mut self.buf[..1]) {
+            None => {}
+            Some(Ok(0)) => {
+                self.end = Some(ClientEnd::Fin);
+                self.closed_between = true;
+            }
+            Some(Ok(_)) => {
+                self.end = Some(ClientEnd::Bad(UNASKED.to_owned()));
+            }
+            Some(Err(error)) => {
+                self.note(SocketCall::Receive, &error);
+                self.end = Some(ClientEnd::Reset);
+                self.closed_between = true;
+            }
+        }
+    }
+
+    async fn fill(&mut self, mut left: u64) {
+        while left > 0 && !self.is_over() && self.broken.is_none() {
+            let piece = usize::try_from(left).unwrap_or(PIECE).min(PIECE);
+            self.send(&FILL[..piece]).await;
+            left -= piece as u64;
+        }
+    }
+
+    async fn send(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() && !self.is_over() {
+            match self.socket.try_write(bytes) {
+                Some(Ok(sent)) => bytes = &bytes[sent..],
+                Some(Err(error)) => return self.write_failed(SocketCall::Send, &error),
+                None => self.room().await,
+            }
+        }
+    }
+
+    /// Waits until there is room to send; a client that can't send reads meanwhile (RFC 9112 §9.5).
+    async fn room(&mut self) {
+        if !self.reading {
+            let writable = self.socket.ready(Interest::WRITABLE);
+            if timeout(STUCK, writable).await.is_ok() {
+                return;
+            }
+        }
+        let either = Interest::READABLE | Interest::WRITABLE;
+        if let Ok(ready) = self.socket.ready(either).await
+            && !ready.is_writable()
+        {
+            self.begin_reading();
+            self.read_once(self.script.responses);
+        }
+    }
+
+    fn write_failed(&mut self, call: SocketCall, error: &io::Error) {
+        self.note(call, error);
+        match self.manner.model {
+            Model::ReadsOn => self.broken = Some(error.kind()),
+            Model::StopsAtWriteError => self.end = Some(ClientEnd::GaveUp),
+        }
+    }
+
+    /// False if a final response or the end of the stream came in place of `100 Continue`.
+    async fn may_continue(&mut self, limit: Duration) -> bool {
+        // Without an answer within the limit the body is sent all the same.
+        timeout(limit, self.is_interim()).await.unwrap_or(true)
+    }
+
+    /// Waits for enough of a status line to tell an interim response, and leaves it unread.
+    async fn is_interim(&self) -> bool {
+        // Waits for the first byte; an error shows when the client looks.
+        let _ = self.socket.ready(Interest::READABLE).await;
+        let mut start = [0; 10];
+        loop {
+            match self.socket.peek(&mut start) {
+                // The space before the status, and the status's first digit.
+                Some(Ok(bytes)) if bytes == start.len() => return start.ends_with(b" 1"),
+                // The read that follows reports the error.
+                Some(Ok(0) | Err(_)) => return false,
+                // The rest is on its way; the unread bytes keep the socket readable, so there is no event to wait for.
+                Some(Ok(_)) | None => pause(LOOK_EVERY).await,
+            }
+        }
+    }
+
+    /// Reads up to the end of response number `most`; a late client begins some time after the first byte.
+    async fn read(&mut self, most: usize) {
+        if self.is_over() {
+            return;
+        }
+        // Waits for the first byte; an error shows when the client reads.
+        let _ = self.socket.ready(Interest::READABLE).await;
+        self.first_byte.get_or_insert_with(|| self.begun.elapsed());
+        if self.manner.late {
+            pause(READ_DELAY).await;
+        }
+        self.begin_reading();
+        while !self.is_over() && self.responses.whole().len() < most {
+            if !self.read_once(most) {
+                let _ = self.socket.ready(Interest::READABLE).await;
+            }
+        }
+    }
+
+    fn begin_reading(&mut self) {
+        if !self.reading {
+            self.reading = true;
+            self.here = self.responses.read_bytes() + self.socket.unread();
+            self.socket.widen(WIDE_BUFFER);
+        }
+    }
+
+    /// One read; false if there was nothing to read.
+    fn read_once(&mut self, most: usize) -> bool {
+        match self.socket.try_read(&mut self.buf) {
+            None => return false,
+            Some(Ok(0)) if self.broken == Some(io::ErrorKind::ConnectionReset) => {
+                // The failed write took the error out of the socket: this end of the stream is a reset, not a FIN.
+                self.end = Some(ClientEnd::Reset);
+            }
+            Some(Ok(0)) => {
+                self.responses.end();
+                self.end = Some(ClientEnd::Fin);
+            }
+            Some(Ok(bytes)) => {
+                self.first_byte.get_or_insert_with(|| self.begun.elapsed());
+                let fed = self.responses.feed(&self.buf[..bytes], most);
+                if let Err(text) = fed {
+                    self.end = Some(ClientEnd::Bad(text));
+                } else if fed.is_ok_and(|more| more > 0) && most < self.script.responses {
+                    self.end = Some(ClientEnd::Bad(UNASKED.to_owned()));
+                } else if self.responses.read_bytes() > MAX_BYTES {
+                    self.end = Some(ClientEnd::Bad("a response of more than 64 MiB".to_owned()));
+                }
+            }
+            Some(Err(error)) => {
+                self.note(SocketCall::Receive, &error);
+                self.end = Some(match error.kind() {
+                    io::ErrorKind::TimedOut => ClientEnd::TimedOut,
+                    _ => ClientEnd::Reset,
+                });
+            }
+        }
+        true
+    }
+
+    pub(super) fn note(&mut self, call: SocketCall, error: &io::Error) {
+        self.failure.get_or_insert(FailedCall {
+            call,
+            errno: error.raw_os_error().unwrap_or(0),
+            after: self.begun.elapsed(),
+        });
+    }
+}
+
+pub(super) async fn pause(time: Duration) {
+    match Pause::start(time) {
+        Ok(pause) => pause.await,
+        // No file descriptor is left for an exact pause.
+        Err(_) => sleep(time).await,
+    }
+}

@@ -1,0 +1,191 @@
+//! Searches for how many bytes a server reads after an answer.
+
+use std::time::Duration;
+
+use tokio::io::Interest;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+
+use super::answered::{AnsweredSocket, MAX_BYTES, STALL, answered, patience, script};
+use super::report::{Bound, DrainKind};
+use crate::judges::check::client_socket::ClientSocket;
+use crate::judges::check::plan::CheckPlan;
+use crate::judges::check::probe::Plain;
+
+/// Time for the search; if a slow moment of the server may have spoiled the search, there is a second one.
+const SEARCH: Duration = Duration::from_secs(4);
+
+/// What the search found.
+#[derive(Debug, Clone, Copy)]
+pub(in super::super) struct BytesRead {
+    pub(super) kind: DrainKind,
+    pub(super) bound: Option<Bound>,
+}
+
+/// Searches for how many bytes the server reads after its answer, until `end` at most.
+pub(in super::super) async fn search_bytes(
+    plan: &CheckPlan,
+    plain: &Plain,
+    end: Instant,
+) -> BytesRead {
+    // How long a reset may take: the server has to read the bytes first.
+    let settle = (plain.first_byte() * 2 + Duration::from_millis(15)).min(STALL);
+    if Instant::now() + patience(plan, plain) + settle >= end {
+        let kind = DrainKind::NotSearched;
+        return BytesRead { kind, bound: None };
+    }
+    let deadline = (Instant::now() + SEARCH).min(end);
+    let found = search(plan, plain, None, settle, deadline).await;
+    let BytesRead {
+        kind: DrainKind::ReadsOn,
+        bound: Some(bound),
+    } = found
+    else {
+        return found;
+    };
+    // A slow server may have looked like one that reads on: it must read the same number of bytes a second time.
+    let patient = settle * 4;
+    for _ in 0..2 {
+        let again = pour_into(plan, plain, bound.at_least, patient);
+        if let Ok(Ok(Poured::Reset)) = timeout_at(end, again).await {
+            let deadline = (deadline + SEARCH).min(end);
+            return search(plan, plain, Some(bound.at_least), patient, deadline).await;
+        }
+    }
+    found
+}
+
+/// Sends eight times as much each time until a reset comes, then halves the interval. `reset` is a number of bytes that
+/// is known to cause a reset.
+async fn search(
+    plan: &CheckPlan,
+    plain: &Plain,
+    mut reset: Option<u64>,
+    settle: Duration,
+    deadline: Instant,
+) -> BytesRead {
+    let unbounded = |kind| BytesRead { kind, bound: None };
+    let mut read = 0;
+    loop {
+        let next = match reset {
+            Some(1) => return unbounded(DrainKind::ResetsAtOnce),
+            Some(reset) if reset - read <= (reset >> 20).max(1) => break,
+            Some(reset) => read + (reset - read) / 2,
+            None if read >= MAX_BYTES => break,
+            None => (read * 8).clamp(1, MAX_BYTES),
+        };
+        let poured = pour_into(plan, plain, next, settle);
+        let Ok(poured) = timeout_at(deadline, poured).await else {
+            // The time is up: the interval stays wide.
+            break;
+        };
+        match poured {
+            Err(kind) => return unbounded(kind),
+            Ok(Poured::Stalled) => return unbounded(DrainKind::Holds),
+            Ok(Poured::Reset) => reset = Some(next),
+            Ok(Poured::Taken) => read = next,
+        }
+    }
+    if read == 0 {
+        return unbounded(DrainKind::NotSearched);
+    }
+    let bound = Bound {
+        at_least: read,
+        less_than: reset,
+    };
+    BytesRead {
+        kind: DrainKind::ReadsOn,
+        bound: Some(bound),
+    }
+}
+
+/// What became of bytes sent after an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Poured {
+    Taken,
+    Stalled,
+    Reset,
+}
+
+async fn pour_into(
+    plan: &CheckPlan,
+    plain: &Plain,
+    bytes: u64,
+    settle: Duration,
+) -> Result<Poured, DrainKind> {
+    let script = script(plan);
+    let AnsweredSocket { mut socket, .. } = answered(plan, &script, plain).await?;
+    Ok(pour(&mut socket, bytes, settle).await)
+}
+
+async fn pour(socket: &mut ClientSocket, mut left: u64, settle: Duration) -> Poured {
+    let piece = [b'x'; 16 * 1024];
+    let end = Instant::now() + SEARCH;
+    while left > 0 {
+        if Instant::now() >= end {
+            return Poured::Stalled;
+        }
+        let most = usize::try_from(left).unwrap_or(usize::MAX);
+        match socket.try_write(&piece[..most.min(piece.len())]) {
+            Some(Ok(sent)) => left -= sent as u64,
+            Some(Err(_)) => return Poured::Reset,
+            None => {
+                let writable = socket.ready(Interest::WRITABLE);
+                if timeout(STALL, writable).await.is_err() {
+                    return Poured::Stalled;
+                }
+            }
+        }
+    }
+    let (mut unsent, mut since) = (socket.unsent(), Instant::now());
+    loop {
+        if socket.take_error().is_some() {
+            return Poured::Reset;
+        }
+        let now = socket.unsent();
+        if now < unsent {
+            (unsent, since) = (now, Instant::now());
+        }
+        let idle = since.elapsed();
+        match unsent {
+            0 if idle >= settle => return Poured::Taken,
+            // An ACK may be late by 40 ms; if none comes at all, the window is full.
+            1.. if idle >= STALL || Instant::now() >= end => return Poured::Stalled,
+            _ => sleep(Duration::from_millis(1)).await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shared::target::Address;
+    use tokio::io::AsyncReadExt;
+    use tokio::net::TcpListener;
+
+    async fn pair() -> (ClientSocket, tokio::net::TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = Address::Tcp(listener.local_addr().unwrap());
+        let socket = ClientSocket::connect(&address, None).await.unwrap();
+        (socket, listener.accept().await.unwrap().0)
+    }
+
+    #[tokio::test]
+    async fn a_slow_reader_is_told_from_a_server_that_does_not_read() {
+        const BYTES: u64 = 3_000_000;
+        let settle = Duration::from_millis(1);
+        let (mut socket, mut server) = pair().await;
+        let reading = async {
+            // Reading takes some 800 ms: longer than a server may pause.
+            let mut buf = vec![0; 8 * 1024];
+            while matches!(server.read(&mut buf).await, Ok(bytes) if bytes > 0) {
+                sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::select! {
+            poured = pour(&mut socket, BYTES, settle) => assert_eq!(poured, Poured::Taken),
+            () = reading => panic!("the server stopped reading"),
+        }
+        let (mut socket, _server) = pair().await;
+        assert_eq!(pour(&mut socket, BYTES, settle).await, Poured::Stalled);
+    }
+}

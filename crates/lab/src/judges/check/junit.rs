@@ -1,0 +1,35 @@
+//! A check's verdicts as JUnit XML, for CI systems.
+
+use quick_junit::{NonSuccessKind, Report as Junit, TestCase, TestCaseStatus, TestSuite};
+
+use super::report::{CheckReport, FailOn};
+use super::verdict::CheckVerdict;
+
+/// The verdicts as JUnit XML: each scenario is a test, and a scenario that can't tell is a skipped test.
+pub(super) fn junit(url: &str, report: &CheckReport, fail_on: FailOn) -> anyhow::Result<String> {
+    let mut suite = TestSuite::new(url);
+    for scenario in &report.scenarios {
+        let mut status = if fail_on.fails(scenario) {
+            let mut status = TestCaseStatus::non_success(NonSuccessKind::Failure);
+            status.set_type(scenario.rule);
+            status
+        } else if scenario.verdict == CheckVerdict::CannotTell {
+            TestCaseStatus::skipped()
+        } else {
+            TestCaseStatus::success()
+        };
+        if !matches!(status, TestCaseStatus::Success { .. }) {
+            status.set_message(scenario.sentence.as_str());
+        }
+        let mut case = TestCase::new(scenario.name, status);
+        case.set_classname("rstlab.check");
+        case.set_system_out(format!(
+            "{} ({})\n{}",
+            scenario.about, scenario.rule, scenario.sentence
+        ));
+        suite.add_test_case(case);
+    }
+    let mut junit = Junit::new("rstlab check");
+    junit.add_test_suite(suite);
+    Ok(junit.to_string()?)
+}

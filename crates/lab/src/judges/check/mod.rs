@@ -1,0 +1,49 @@
+//! `rstlab check`: does a server lose responses? Seen from outside, with no privilege.
+//!
+//! `scenarios` writes what a client does as a `script`, `client` plays a script on one connection and says how the trial
+//! ended, `engine` runs all trials, `drain` searches for how far the server reads on after an answer, `verdict` judges, and
+//! `budget` shares out the time. Losing bytes on loopback takes three things: the client's receive buffer is small, the
+//! client sends everything before it reads, and it starts to read late. The end of a response is then still with the
+//! server when the reset comes.
+
+mod args;
+mod budget;
+mod cannot_check;
+mod client;
+mod client_socket;
+mod counts;
+mod drain;
+mod engine;
+mod junit;
+mod markdown;
+mod plan;
+mod probe;
+mod reasons;
+mod report;
+mod response;
+mod run;
+mod scenarios;
+mod script;
+mod sentence;
+mod text;
+pub mod through;
+mod trial;
+mod verdict;
+
+pub use crate::shared::target::{Address, Target};
+pub use args::{CheckArgs, CheckConfig, execute};
+pub use cannot_check::CannotCheck;
+pub use counts::{Counts, Outcomes};
+pub use drain::{Bound, Drain, DrainKind};
+pub use plan::CheckPlan;
+pub(crate) use plan::method;
+pub use probe::Plain;
+pub use reasons::ReasonCount;
+pub use report::{
+    CaseReport, CheckReport, CheckSettings, ClientReport, FailedCallCount, ScenarioReport,
+    StatusCount,
+};
+pub use run::run;
+pub use scenarios::scenario_names;
+pub use trial::{Model, SocketCall, TrialOutcome};
+pub use verdict::CheckVerdict;

@@ -1,0 +1,61 @@
+//! What a check is asked to do: the server, the requests, how many trials.
+
+use std::time::Duration;
+
+use http::Method;
+
+use crate::shared::target::Target;
+
+/// What to check, and how.
+#[derive(Debug, Clone)]
+pub struct CheckPlan {
+    /// The server and the path.
+    pub target: Target,
+    /// Method of the requests; a scenario may have its own.
+    pub method: String,
+    /// Fields added to each request.
+    pub headers: Vec<(String, String)>,
+    /// Lengths of the requests' bodies, in bytes; some scenarios have their own.
+    pub body_sizes: Vec<u64>,
+    /// Pauses between head and body.
+    pub gaps: Vec<Duration>,
+    /// Trials of each scenario with each client; each case has at least one, if there is time.
+    pub trials: u64,
+    /// Names of the scenarios to run; an empty list means all of them.
+    pub scenarios: Vec<String>,
+    /// Limit of each trial.
+    pub timeout: Duration,
+}
+
+impl CheckPlan {
+    /// A check of a server: all scenarios, 50 trials each.
+    pub fn new(target: Target) -> Self {
+        Self {
+            target,
+            method: "POST".to_owned(),
+            headers: Vec::new(),
+            body_sizes: vec![22, 60_000],
+            gaps: [500, 2_000, 20_000].map(Duration::from_micros).into(),
+            trials: 50,
+            scenarios: Vec::new(),
+            timeout: Duration::from_secs(5),
+        }
+    }
+
+    /// A check of a proxy: 100 clients of each size.
+    pub fn through(target: Target) -> Self {
+        Self {
+            body_sizes: vec![22, 100_000, 1_000_000, 5_000_000],
+            trials: 100,
+            ..Self::new(target)
+        }
+    }
+}
+
+/// A request's method; CONNECT is no request for a server's own path.
+pub(crate) fn method(text: &str) -> Option<String> {
+    let method = Method::from_bytes(text.as_bytes()).ok();
+    method
+        .filter(|one| *one != Method::CONNECT)
+        .map(|one| one.to_string())
+}

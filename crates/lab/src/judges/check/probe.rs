@@ -1,0 +1,199 @@
+//! The plain request, without a body, that the trials are compared with: what answers it, how fast, and how many at once.
+
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+use tokio::time::timeout;
+
+use super::cannot_check::{CannotCheck, unconnected};
+use super::client::{Client, MAX_BYTES, Manner};
+use super::client_socket::ClientSocket;
+use super::plan::CheckPlan;
+use super::response::TLS;
+use super::script::{RequestHead, Script, Step};
+use super::trial::{Trial, TrialOutcome};
+
+/// The answer to the request without a body.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct Plain {
+    /// Its status.
+    pub status: u16,
+    /// The response came to its end.
+    pub whole: bool,
+    /// Length of the response's body; null if the response came cut or its length changes.
+    pub body_bytes: Option<u64>,
+    /// Microseconds from connecting to the first byte of the response; the faster of two requests, for the first one may
+    /// meet a server that has not warmed up.
+    pub first_byte_us: u64,
+    /// A silent connection kept the server from answering on another one.
+    pub one_at_a_time: bool,
+    /// The first bytes of its body.
+    #[serde(skip)]
+    pub(super) beginning: Box<[u8]>,
+}
+
+impl Plain {
+    /// Time from connecting to the first byte of the response.
+    pub(super) fn first_byte(&self) -> Duration {
+        Duration::from_micros(self.first_byte_us)
+    }
+
+    #[cfg(test)]
+    pub(super) fn of_a_server_that_takes(first_byte: Duration, one_at_a_time: bool) -> Self {
+        Self {
+            status: 200,
+            whole: true,
+            body_bytes: None,
+            first_byte_us: first_byte.as_micros() as u64,
+            one_at_a_time,
+            beginning: Box::default(),
+        }
+    }
+}
+
+/// A server that takes longer is slow: the second request is then sent while the first one waits.
+const SLOW: Duration = Duration::from_millis(500);
+
+/// Sends the plain request twice.
+///
+/// # Errors
+/// Nothing listens there, or nothing answers with HTTP/1.
+pub(super) async fn plain(plan: &CheckPlan) -> Result<Plain, CannotCheck> {
+    let script = script(plan);
+    let limit = plan.timeout;
+    let first = ask(plan, &script, limit);
+    tokio::pin!(first);
+    let (first, second) = match timeout(SLOW, &mut first).await {
+        Ok(first) => (first?, ask(plan, &script, limit).await?),
+        // The second request may have to wait until the first one was answered.
+        Err(_) => tokio::try_join!(first, ask(plan, &script, limit.saturating_mul(2)))?,
+    };
+    if first.status == Some(400) {
+        speaks_no_tls(plan).await?;
+    }
+    let [took, second_took] = [&first, &second].map(|one| one.first_byte.unwrap_or_default());
+    let one_at_a_time = if took >= SLOW * 2 {
+        waited_for_the_first(took, second_took)
+    } else {
+        is_one_at_a_time(plan, &script, took).await
+    };
+    let [length, second_length] =
+        [&first, &second].map(|one| one.outcome.is_whole().then_some(one.body_bytes));
+    Ok(Plain {
+        status: first.status.unwrap_or_default(),
+        whole: first.outcome.is_whole(),
+        body_bytes: length.filter(|_| length == second_length),
+        first_byte_us: u64::try_from(took.min(second_took).as_micros()).unwrap_or(u64::MAX),
+        one_at_a_time,
+        beginning: first.beginning,
+    })
+}
+
+/// Whether the second of two requests, sent while the first one waited for its answer, had to wait for that answer too.
+fn waited_for_the_first(took: Duration, second_took: Duration) -> bool {
+    second_took > took + took / 4
+}
+
+/// Makes sure that a server which lost responses still runs: a server that has ended loses every response. `made` is how
+/// many trials there were.
+///
+/// # Errors
+/// The server no longer takes connections.
+pub(super) async fn still_there(plan: &CheckPlan, made: u64) -> Result<(), CannotCheck> {
+    let address = &plan.target.address;
+    match timeout(SLOW, ClientSocket::connect(address, None)).await {
+        Ok(Err(error)) => Err(unconnected(address, error, Some(made))),
+        // If the connect times out, the queue is full: a server is there.
+        Ok(Ok(_)) | Err(_) => Ok(()),
+    }
+}
+
+/// A ClientHello of TLS 1.2 with two cipher suites (RFC 5246 §7.4.1.2), in a record of its own.
+const HELLO: &[u8] =
+    b"\x16\x03\x01\x00\x2f\x01\x00\x00\x2b\x03\x03rstlab asks whether this is TLS.\
+    \x00\x00\x04\xc0\x2b\xc0\x2f\x01\x00";
+
+/// The end of a request, for a server that takes the ClientHello for one; to a TLS server it is less than a record's
+/// head.
+const END: &[u8] = b"\r\n\r\n";
+
+/// Makes sure that 400 is the answer to the request, and not to http on a port for https.
+///
+/// # Errors
+/// The server answers a TLS handshake with a TLS record.
+async fn speaks_no_tls(plan: &CheckPlan) -> Result<(), CannotCheck> {
+    let hello = Script::new(plan, vec![Step::Send([HELLO, END].concat())]);
+    match ask(plan, &hello, plan.timeout).await {
+        Err(CannotCheck::NotHttp { address, what }) if what == TLS => {
+            Err(CannotCheck::NotHttp { address, what })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn script(plan: &CheckPlan) -> Script {
+    Script::new(plan, vec![RequestHead::new(plan).length(0).send()])
+}
+
+/// Plays the script as a usual client.
+///
+/// # Errors
+/// No status came, or the response is none that can be compared with.
+async fn ask(plan: &CheckPlan, script: &Script, limit: Duration) -> Result<Trial, CannotCheck> {
+    let address = plan.target.address.clone();
+    let client = Client::connect(&address, script, Manner::usual(limit)).await;
+    let mut client = client.map_err(|source| unconnected(&address, source, None))?;
+    client.play().await;
+    let trial = client.trial(None);
+    let how = match (trial.status, trial.outcome) {
+        (_, TrialOutcome::BadResponse) if trial.body_bytes < MAX_BYTES / 2 => {
+            let what = trial.bad.unwrap_or_default();
+            return Err(CannotCheck::NotHttp { address, what });
+        }
+        (Some(_), TrialOutcome::Timeout | TrialOutcome::BadResponse) => {
+            return Err(CannotCheck::Endless { address, limit });
+        }
+        (Some(_), _) => return Ok(trial),
+        (None, TrialOutcome::NoResponseEof) => "closes the connection",
+        (None, TrialOutcome::NoResponseReset) => "resets the connection",
+        (None, _) => return Err(CannotCheck::Silent { address, limit }),
+    };
+    Err(CannotCheck::Nothing { address, how })
+}
+
+/// How much longer than the first answer another one may take at most.
+const MAX_PATIENCE: Duration = Duration::from_millis(1500);
+
+/// Whether a connection that has sent nothing yet keeps the server from answering on another one.
+async fn is_one_at_a_time(plan: &CheckPlan, script: &Script, took: Duration) -> bool {
+    let silent = Script {
+        steps: Vec::new(),
+        ..script.clone()
+    };
+    let (address, manner) = (&plan.target.address, Manner::usual(plan.timeout));
+    let Ok(_held) = Client::connect(address, &silent, manner).await else {
+        return true;
+    };
+    let patience = (took * 10 + Duration::from_millis(200)).min(took + MAX_PATIENCE);
+    match Client::connect(address, script, Manner::usual(patience.min(plan.timeout))).await {
+        Ok(mut client) => {
+            client.play().await;
+            client.trial(None).outcome == TrialOutcome::Timeout
+        }
+        Err(_) => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_serves_one_connection_at_a_time_answers_the_second_request_later() {
+        let after = Duration::from_millis;
+        // The second request is sent 500 ms after the first, to a server that takes 1.1 s for each.
+        assert!(waited_for_the_first(after(1100), after(600 + 1100)));
+        assert!(!waited_for_the_first(after(1100), after(1100)));
+    }
+}

@@ -1,0 +1,296 @@
+//! The scenarios: each is a way to send a request with a body, and the rule that says what a server makes of it.
+
+use std::time::Duration;
+
+use super::plan::CheckPlan;
+use super::script::{RequestHead, Script, Step};
+use rstlab_cli::grouped;
+
+/// A way to send requests, and the rule that says what a server makes of it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Scenario {
+    pub(super) name: &'static str,
+    pub(super) about: &'static str,
+    pub(super) rule: &'static str,
+    pub(super) cases: fn(&CheckPlan) -> Vec<ScenarioCase>,
+}
+
+/// A scenario with one size of body and one gap.
+#[derive(Debug, Clone)]
+pub(super) struct ScenarioCase {
+    pub(super) label: String,
+    pub(super) script: Script,
+}
+
+/// The scenarios' names, in the order of reports.
+pub fn scenario_names() -> impl Iterator<Item = &'static str> {
+    SCENARIOS.iter().map(|scenario| scenario.name)
+}
+
+/// Pause between head and body where the gap is not the subject.
+const APART: Duration = Duration::from_millis(3);
+
+/// A path that no server has: the server answers with an error before it looks at a body.
+const NO_SUCH_PATH: &str = "/rstlab-check/no-such-path";
+
+/// How much of the body is in the same write as the head.
+const JOINED_BYTES: u64 = 64 * 1024;
+
+/// How many bytes servers commonly read on after an answer: a server with such a bound loses responses beyond it.
+const COMMON_BOUNDS: [u64; 3] = [64 * 1024, 256 * 1024, 2 * 1024 * 1024];
+
+/// Length of the slow upload: longer than the 2 s that gunicorn and others read on.
+const TRICKLE: Duration = Duration::from_millis(2500);
+
+/// Pause between two bytes of the slow upload.
+const TRICKLE_GAP: Duration = Duration::from_millis(50);
+
+/// How long a client waits for `100 Continue` (RFC 9110 §10.1.1 lets it go on without).
+const CONTINUE_WAIT: Duration = Duration::from_millis(500);
+
+/// Time for the server to answer the first request and to close before the pipelined one comes.
+const PIPELINE_GAP: Duration = Duration::from_millis(5);
+
+pub(super) const SCENARIOS: [Scenario; 12] = [
+    Scenario {
+        name: "body-with-head",
+        about: "the body right after the head, in one write",
+        rule: "RFC 9112 §9.3",
+        cases: |plan| {
+            each_size(plan, |bytes| {
+                let joined = bytes.min(JOINED_BYTES);
+                let mut first = RequestHead::new(plan).length(bytes).bytes();
+                first.extend(std::iter::repeat_n(b'x', joined as usize));
+                Script::new(plan, vec![Step::Send(first), Step::Fill(bytes - joined)])
+            })
+        },
+    },
+    Scenario {
+        name: "body-after-gap",
+        about: "the body a gap after the head",
+        rule: "RFC 9112 §9.6",
+        cases: |plan| {
+            let gaps = plan.body_sizes.iter().flat_map(|bytes| {
+                plan.gaps.iter().map(|gap| {
+                    let steps = with_body_after(*gap, RequestHead::new(plan), *bytes);
+                    let label = format!("{}, {}", size(*bytes), humantime::format_duration(*gap));
+                    case(label, Script::new(plan, steps))
+                })
+            });
+            gaps.collect()
+        },
+    },
+    Scenario {
+        name: "body-large",
+        about: "a body larger than common drain bounds",
+        rule: "RFC 9112 §9.6",
+        cases: |plan| {
+            let beyond = COMMON_BOUNDS.map(|bound| {
+                let steps = with_body(RequestHead::new(plan), bound + 1);
+                case(size(bound + 1), Script::new(plan, steps))
+            });
+            beyond.into()
+        },
+    },
+    Scenario {
+        name: "body-trickles",
+        about: "a body that trickles in for 2.5 s",
+        rule: "RFC 9112 §9.6",
+        cases: |plan| {
+            let bytes = TRICKLE.as_millis() / TRICKLE_GAP.as_millis();
+            let mut steps = vec![RequestHead::new(plan).length(bytes as u64).send()];
+            for _ in 0..bytes {
+                steps.extend([Step::Pause(TRICKLE_GAP), Step::Fill(1)]);
+            }
+            let label = format!("{bytes} B, one every 50 ms");
+            vec![case(label, Script::new(plan, steps))]
+        },
+    },
+    Scenario {
+        name: "body-chunked",
+        about: "a chunked body, with and without trailers",
+        rule: "RFC 9112 §7.1",
+        cases: |plan| {
+            let ends = [("", "0\r\n\r\n"), (", trailers", "0\r\nX-Sum: 1\r\n\r\n")];
+            let both_ends = |bytes: &u64| {
+                ends.map(|(label, last)| {
+                    let head = RequestHead::new(plan).chunked().send();
+                    let mut steps = vec![head, Step::Pause(APART)];
+                    if *bytes > 0 {
+                        steps.push(Step::Send(format!("{bytes:x}\r\n").into_bytes()));
+                        steps.push(Step::Fill(*bytes));
+                        steps.push(Step::Send(b"\r\n".to_vec()));
+                    }
+                    steps.push(Step::Send(last.into()));
+                    case(size(*bytes) + label, Script::new(plan, steps))
+                })
+            };
+            plan.body_sizes.iter().flat_map(both_ends).collect()
+        },
+    },
+    // Few servers read a body of a GET (gunicorn's issue 3334).
+    Scenario {
+        name: "get-with-body",
+        about: "GET with a body, GET with an empty chunked body",
+        rule: "RFC 9110 §9.3.1",
+        cases: |plan| {
+            let get = || RequestHead::new(plan).method("GET");
+            let chunked = get().chunked().send();
+            let no_chunk = Step::Send(b"0\r\n\r\n".to_vec());
+            let cases = [
+                ("GET, 22 B", with_body(get(), 22)),
+                (
+                    "GET, empty chunked",
+                    vec![chunked, Step::Pause(APART), no_chunk],
+                ),
+            ];
+            let cases = cases.map(|(label, steps)| {
+                let script = Script {
+                    same_path: plan.method == "GET",
+                    head_only: false,
+                    ..Script::new(plan, steps)
+                };
+                case(label, script)
+            });
+            cases.into()
+        },
+    },
+    // A server that closes leaves the second request unread.
+    Scenario {
+        name: "pipelined",
+        about: "a second request behind the body",
+        rule: "RFC 9112 §9.3.2",
+        cases: |plan| {
+            let both = |bytes: &u64| {
+                [("at once", Duration::ZERO), ("5 ms later", PIPELINE_GAP)].map(|(when, pause)| {
+                    let mut steps = with_body(RequestHead::new(plan).kept(), *bytes);
+                    steps.extend([Step::Pause(pause), RequestHead::new(plan).length(0).send()]);
+                    let script = Script {
+                        responses: 2,
+                        ..Script::new(plan, steps)
+                    };
+                    case(format!("{}, {when}", size(*bytes)), script)
+                })
+            };
+            plan.body_sizes.iter().flat_map(both).collect()
+        },
+    },
+    // The next request must meet neither a close nor the body of the one before.
+    Scenario {
+        name: "keep-alive",
+        about: "the next request on the kept connection",
+        rule: "RFC 9112 §9.3",
+        cases: |plan| {
+            each_size(plan, |bytes| {
+                let mut steps = with_body(RequestHead::new(plan).kept(), bytes);
+                steps.push(Step::AwaitResponse);
+                steps.push(RequestHead::new(plan).length(0).send());
+                Script {
+                    responses: 2,
+                    ..Script::new(plan, steps)
+                }
+            })
+        },
+    },
+    Scenario {
+        name: "expect-continue",
+        about: "Expect: 100-continue, also where it is refused",
+        rule: "RFC 9110 §10.1.1",
+        cases: |plan| {
+            let own_path = plan.target.path.as_str();
+            let cases = [
+                ("22 B", own_path, 22),
+                ("1 MB, no such path", NO_SUCH_PATH, 1_000_000),
+            ];
+            let cases = cases.map(|(label, path, bytes)| {
+                let head = RequestHead::new(plan).path(path).length(bytes);
+                let steps = vec![
+                    head.field("Expect", "100-continue").send(),
+                    Step::AwaitContinue(CONTINUE_WAIT),
+                    Step::Fill(bytes / 2),
+                    // The pause lets a reset that the first half causes arrive before the second half, always.
+                    Step::Pause(APART),
+                    Step::Fill(bytes - bytes / 2),
+                ];
+                let script = Script {
+                    same_path: path == own_path,
+                    ..Script::new(plan, steps)
+                };
+                case(label, script)
+            });
+            cases.into()
+        },
+    },
+    // The end of the stream may be all that ends an HTTP/1.0 response: a cut response looks whole.
+    Scenario {
+        name: "http-1.0",
+        about: "HTTP/1.0 with a body",
+        rule: "RFC 9112 §6.3, §8",
+        cases: |plan| {
+            each_size(plan, |bytes| {
+                Script::new(plan, with_body(RequestHead::new(plan).version_1_0(), bytes))
+            })
+        },
+    },
+    Scenario {
+        name: "early-answer",
+        about: "an early error answer during an upload",
+        rule: "RFC 9112 §9.5, §9.6",
+        cases: |plan| {
+            let cases = [("1 MB", 1_000_000), ("5 MB", 5_000_000)].map(|(label, bytes)| {
+                let steps = with_body(RequestHead::new(plan).path(NO_SUCH_PATH), bytes);
+                let script = Script {
+                    same_path: false,
+                    ..Script::new(plan, steps)
+                };
+                case(format!("{label}, no such path"), script)
+            });
+            cases.into()
+        },
+    },
+    // The client still waits for its answer after it has ended its side.
+    Scenario {
+        name: "half-close",
+        about: "the client half-closes after its request",
+        rule: "RFC 9293 §3.6",
+        cases: |plan| {
+            each_size(plan, |bytes| {
+                let mut steps = with_body(RequestHead::new(plan), bytes);
+                steps.push(Step::HalfClose);
+                Script::new(plan, steps)
+            })
+        },
+    },
+];
+
+fn case(label: impl Into<String>, script: Script) -> ScenarioCase {
+    let label = label.into();
+    ScenarioCase { label, script }
+}
+
+/// A case for each of the plan's sizes.
+fn each_size(plan: &CheckPlan, script: impl Fn(u64) -> Script) -> Vec<ScenarioCase> {
+    let sizes = plan.body_sizes.iter();
+    sizes
+        .map(|bytes| case(size(*bytes), script(*bytes)))
+        .collect()
+}
+
+/// Head and body in two writes with a pause between: in one write it is chance whether a server reads a small body
+/// with the head.
+fn with_body(head: RequestHead<'_>, bytes: u64) -> Vec<Step> {
+    with_body_after(APART, head, bytes)
+}
+
+fn with_body_after(gap: Duration, head: RequestHead<'_>, bytes: u64) -> Vec<Step> {
+    vec![
+        head.length(bytes).send(),
+        Step::Pause(gap),
+        Step::Fill(bytes),
+    ]
+}
+
+/// A size as reports write it.
+fn size(bytes: u64) -> String {
+    format!("{} B", grouped(bytes))
+}

@@ -1,0 +1,147 @@
+//! One trial: what the client does, how the trial ended, and the system call that failed.
+
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+use strum::{AsRefStr, EnumMessage, VariantArray};
+
+use super::reasons::Made;
+
+/// How a trial ended: each ends as exactly one of these. The documentation of each is the schema's description.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, AsRefStr, VariantArray, EnumMessage,
+)]
+pub enum TrialOutcome {
+    /// The response came whole; a FIN followed, or the connection stayed open.
+    #[strum(serialize = "whole-then-FIN")]
+    WholeThenFin,
+    /// The response came whole, then a reset: harmless.
+    #[strum(serialize = "whole-then-reset")]
+    WholeThenReset,
+    /// A reset cut the response.
+    #[strum(serialize = "truncated-by-reset")]
+    TruncatedByReset,
+    /// The stream ended in the middle of the response, without a reset. Without a length a client can't notice it.
+    #[strum(serialize = "truncated-by-EOF")]
+    TruncatedByEof,
+    /// A reset came before a whole head.
+    #[strum(serialize = "no-response-reset")]
+    NoResponseReset,
+    /// The stream ended before a whole head.
+    #[strum(serialize = "no-response-EOF")]
+    NoResponseEof,
+    /// The time limit came first.
+    #[strum(serialize = "timeout")]
+    Timeout,
+    /// The bytes that came are not HTTP, have no end, or answer a request that was not sent.
+    #[strum(serialize = "bad-response")]
+    BadResponse,
+}
+
+impl TrialOutcome {
+    /// The client got its response.
+    pub const fn is_whole(self) -> bool {
+        matches!(self, Self::WholeThenFin | Self::WholeThenReset)
+    }
+
+    /// The client did not get its response: the connection ended too early, or the bytes that came are no response.
+    pub const fn is_lost(self) -> bool {
+        !self.is_whole() && !matches!(self, Self::Timeout)
+    }
+
+    /// A reset came, harmful or not.
+    pub const fn is_reset(self) -> bool {
+        matches!(
+            self,
+            Self::WholeThenReset | Self::TruncatedByReset | Self::NoResponseReset
+        )
+    }
+}
+
+/// What a client does when sending fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema, AsRefStr, VariantArray)]
+#[serde(rename_all = "kebab-case")]
+pub enum Model {
+    /// It goes on reading: the answer may be in the receive queue.
+    #[strum(serialize = "reads on")]
+    ReadsOn,
+    /// It gives up at once, as nginx and Envoy do.
+    #[strum(serialize = "stops")]
+    StopsAtWriteError,
+}
+
+/// What came of one trial.
+#[derive(Debug, Clone)]
+pub(super) struct Trial {
+    pub(super) outcome: TrialOutcome,
+    /// Status of the first response, if its head came.
+    pub(super) status: Option<u16>,
+    /// Bytes of response bodies that came.
+    pub(super) body_bytes: u64,
+    /// Bytes of the cut response that were announced and did not come.
+    pub(super) lost_bytes: u64,
+    /// The responses were in the client's receive queue before reading began: no reset could have taken them.
+    pub(super) fits: bool,
+    /// After a whole response: neither FIN nor reset came while the client watched.
+    pub(super) still_open: bool,
+    /// The first system call that failed.
+    pub(super) failure: Option<FailedCall>,
+    /// What was bad about a bad response.
+    pub(super) bad: Option<String>,
+    /// Its connection, on TCP.
+    pub(super) made: Option<Made>,
+    /// Time from connecting to the first byte of a response.
+    pub(super) first_byte: Option<Duration>,
+    /// The first bytes of the response's body.
+    pub(super) beginning: Box<[u8]>,
+}
+
+impl Trial {
+    /// A trial of which nothing but the outcome is known.
+    pub(super) fn new(outcome: TrialOutcome) -> Self {
+        Self {
+            outcome,
+            status: None,
+            body_bytes: 0,
+            lost_bytes: 0,
+            fits: false,
+            still_open: false,
+            failure: None,
+            bad: None,
+            made: None,
+            first_byte: None,
+            beginning: Box::default(),
+        }
+    }
+}
+
+/// A system call that failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct FailedCall {
+    pub(super) call: SocketCall,
+    /// Its error number.
+    pub(super) errno: i32,
+    /// Time since the connection began.
+    pub(super) after: Duration,
+}
+
+/// A system call on a client's socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+pub enum SocketCall {
+    /// Opens the connection.
+    #[serde(rename = "connect()")]
+    Connect,
+    /// Reads.
+    #[serde(rename = "recv()")]
+    Receive,
+    /// Writes.
+    #[serde(rename = "send()")]
+    Send,
+    /// Ends the client's side.
+    #[serde(rename = "shutdown()")]
+    Shutdown,
+    /// Asks for the error that no other call has reported.
+    #[serde(rename = "getsockopt(SO_ERROR)")]
+    SocketError,
+}

@@ -1,0 +1,13 @@
+//! Code that more than one room needs: targets and counts, output to terminals and files, the timeline of a record.
+
+pub(crate) mod errno;
+pub(crate) mod given;
+pub(crate) mod markdown;
+pub(crate) mod output;
+pub(crate) mod printable;
+pub(crate) mod table;
+pub(crate) mod tally;
+pub(crate) mod target;
+pub(crate) mod timeline;
+pub(crate) mod url;
+pub(crate) mod wrapped;

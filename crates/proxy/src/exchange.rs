@@ -1,0 +1,252 @@
+//! One exchange: its facts while it runs, and how it ended.
+
+use std::io;
+use std::time::Duration;
+
+use http::request::Parts;
+use rstlab_wire::{Call, Failure, Phase, Seen, monotonic_now, nanos};
+use rstlab_witness::{
+    Cause, ClientSide, Connection, Ended, KERNEL_SPEAKS, Outcome, ProxyEnd, Teller, Verdict, Watch,
+};
+
+use crate::config::ProxyConfig;
+use crate::trouble::Trouble;
+
+/// One request and its upstream connection, until it ends. The driver of the connection owns it.
+#[derive(Debug)]
+pub(crate) struct Exchange {
+    pub(crate) number: u64,
+    /// `POST /`
+    request: String,
+    upstream: String,
+    /// The connection had carried a request before.
+    reused: bool,
+    /// Watched since before the connection was made, or taken.
+    pub(crate) watch: Watch,
+    /// The two ends, once there is a connection.
+    pub(crate) connection: Option<Connection>,
+}
+
+/// How a response reached the client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Came {
+    /// The client was handed the whole response.
+    Whole,
+    /// The head was handed on, then the response ended too early.
+    Cut(Trouble),
+    /// There was no response; the proxy answered in its place.
+    Nothing(Trouble),
+    /// The client left, or its body was at fault: no response was lost.
+    ClientLeft,
+}
+
+/// The part of a response that the client was handed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Handed {
+    pub(crate) came: Came,
+    /// Body bytes of the response.
+    pub(crate) body_bytes: u64,
+    /// Body bytes that the response announced.
+    pub(crate) expected_bytes: Option<u64>,
+}
+
+/// An exchange whose client's part is over. Its connection may still be watched or kept.
+#[derive(Debug)]
+pub(crate) struct Finished {
+    pub(crate) exchange: Exchange,
+    pub(crate) seen: Seen,
+    handed: Handed,
+    at: Duration,
+}
+
+impl Exchange {
+    pub(crate) fn new(
+        number: u64,
+        head: &Parts,
+        config: &ProxyConfig,
+        reused: bool,
+        watch: Watch,
+    ) -> Self {
+        Self {
+            number,
+            request: format!("{} {}", head.method, head.uri.path()),
+            upstream: config.upstream.clone(),
+            reused,
+            watch,
+            connection: None,
+        }
+    }
+
+    /// The client's part in the exchange was over at `at`.
+    pub(crate) fn finished(self, seen: Seen, handed: Handed, at: Duration) -> Finished {
+        Finished {
+            exchange: self,
+            seen,
+            handed,
+            at,
+        }
+    }
+
+    /// The exchange ended before there was a connection, by `error` if making the connection failed.
+    pub(crate) fn not_connected(self, trouble: Trouble, error: Option<&io::Error>) -> Ended {
+        let handed = Handed {
+            came: Came::failed(trouble),
+            body_bytes: 0,
+            expected_bytes: None,
+        };
+        let failed = error.map(|error| Failure {
+            call: Call::Connect,
+            errno: error.raw_os_error().unwrap_or(0),
+            phase: Phase::SendingHead,
+        });
+        let ended = self.finished(Seen::default(), handed, monotonic_now());
+        let mut ended = ended.into_ended().0;
+        // A RST answered the SYN. The kernel's trace cannot tell which: the proxy's port is not known.
+        if error.is_some_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
+            ended.verdict = Some(Verdict::inferred(Cause::Refused));
+        }
+        if let (Some(failure), Some(error), Teller::Proxy(end)) = (failed, error, &mut ended.teller)
+        {
+            end.trouble = Some(match failure.errno {
+                // The name did not resolve.
+                0 => error.to_string(),
+                _ => failure.to_string(),
+            });
+        }
+        ended.failed = failed;
+        ended
+    }
+}
+
+impl Came {
+    /// There is no response, because of `trouble`.
+    pub(crate) fn failed(trouble: Trouble) -> Self {
+        match trouble {
+            Trouble::Client(_) => Came::ClientLeft,
+            trouble => Came::Nothing(trouble),
+        }
+    }
+
+    fn outcome(self) -> Outcome {
+        match self {
+            Came::Whole => Outcome::Whole,
+            Came::Cut(_) => Outcome::Truncated,
+            Came::Nothing(_) => Outcome::NoResponse,
+            Came::ClientLeft => Outcome::ClientLeft,
+        }
+    }
+}
+
+impl Finished {
+    /// The end, its watch, and, if there is something to explain, how long to wait for evidence.
+    pub(crate) fn into_ended(self) -> (Ended, Watch, Option<Duration>) {
+        let Self {
+            exchange,
+            seen,
+            handed,
+            at,
+        } = self;
+        let reset = seen.reset();
+        let trouble = match handed.came {
+            Came::Whole | Came::ClientLeft => None,
+            Came::Cut(trouble) | Came::Nothing(trouble) => Some(trouble),
+        };
+        let patience = match (reset, trouble) {
+            (Some(_), _) => Some(KERNEL_SPEAKS),
+            // A FIN came too early.
+            (None, Some(Trouble::Closed)) => Some(Duration::ZERO),
+            (None, _) => None,
+        };
+        let side = ClientSide {
+            reset,
+            written_bytes: seen.written_bytes(),
+            pause_ns: nanos(seen.pause()),
+            read_bytes: seen.read_bytes(),
+            response_whole: handed.came == Came::Whole,
+            reused: exchange.reused,
+        };
+        let ended = Ended {
+            number: exchange.number,
+            began: exchange.watch.began,
+            ended: at,
+            connection: exchange.connection,
+            reused: exchange.reused,
+            request: Some(exchange.request),
+            head_bytes: seen.head_bytes(),
+            phase: reset.map_or_else(|| seen.phase(), |failure| failure.phase),
+            failed: seen.failure(),
+            outcome: handed.came.outcome(),
+            teller: Teller::Proxy(ProxyEnd {
+                upstream: exchange.upstream,
+                trouble: trouble.map(|trouble| trouble.text().to_owned()),
+                status: match handed.came {
+                    Came::Nothing(trouble) => Some(trouble.status().as_u16()),
+                    Came::Whole | Came::Cut(_) | Came::ClientLeft => None,
+                },
+                body_bytes: handed.body_bytes,
+                expected_bytes: handed.expected_bytes,
+                side,
+            }),
+            tape: seen.tape,
+            verdict: None,
+            record: None,
+        };
+        (ended, exchange.watch, patience)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use rstlab_witness::{Dispatch, Summary, Takers, Witness};
+
+    use super::*;
+
+    fn exchange() -> Exchange {
+        let (head, ()) = http::Request::post("/").body(()).unwrap().into_parts();
+        let dispatch = Dispatch::new(Witness::default(), Takers::default());
+        Exchange::new(1, &head, &ProxyConfig::default(), false, dispatch.watch())
+    }
+
+    pub(crate) fn finished() -> Finished {
+        let handed = Handed {
+            came: Came::Whole,
+            body_bytes: 0,
+            expected_bytes: None,
+        };
+        exchange().finished(Seen::default(), handed, Duration::ZERO)
+    }
+
+    #[test]
+    fn resets_and_losses_are_counted_apart() {
+        let takers = Takers::default();
+        let dispatch = Dispatch::new(Witness::default(), takers.clone());
+        let end = |came, body_bytes, expected_bytes, reset| {
+            let mut seen = Seen::default();
+            if reset {
+                seen.failed(Call::Recv, &io::Error::from_raw_os_error(104));
+            }
+            let handed = Handed {
+                came,
+                body_bytes,
+                expected_bytes,
+            };
+            let finished = exchange().finished(seen, handed, Duration::ZERO);
+            dispatch.end(finished.into_ended().0);
+        };
+        end(Came::Whole, 600, Some(600), true);
+        end(Came::Cut(Trouble::Reset), 200, Some(600), true);
+        // By a FIN.
+        end(Came::Cut(Trouble::Closed), 100, Some(600), false);
+        end(Came::Nothing(Trouble::Closed), 0, None, false);
+        end(Came::ClientLeft, 0, None, false);
+        let expected = Summary {
+            requests: 5,
+            resets: 2,
+            harmless: 1,
+            truncated: 2,
+            no_response: 1,
+            lost_bytes: 900,
+        };
+        assert_eq!(takers.totals().summary(), expected);
+    }
+}

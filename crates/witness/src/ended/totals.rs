@@ -1,0 +1,117 @@
+//! Counts ends by cause, certainty, outcome and phase.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rstlab_wire::Phase;
+use serde::Serialize;
+
+use super::{Ended, Outcome};
+use crate::verdict::{Cause, Known};
+
+/// The counters of all exchanges that ended in a program.
+#[derive(Debug, Default)]
+pub struct Totals(Mutex<BTreeMap<Labels, Total>>);
+
+/// The labels of one counter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct Labels {
+    /// Why the exchanges ended so, if there was something to explain.
+    pub cause: Option<Cause>,
+    /// How the cause is known.
+    pub known: Option<Known>,
+    /// What the exchanges brought their clients.
+    pub outcome: Outcome,
+    /// How far the exchanges had come; `None` if no connection was made.
+    pub phase: Option<Phase>,
+}
+
+/// One counter.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Total {
+    /// Exchanges that ended.
+    pub exchanges: u64,
+    /// Exchanges among them whose connection was reset.
+    pub resets: u64,
+    /// Body bytes that were announced and did not come.
+    pub lost_bytes: u64,
+}
+
+/// The sums of the counters, which end the log of a program.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Summary {
+    /// Exchanges that ended.
+    pub requests: u64,
+    /// Upstream connections on which a RST was seen.
+    pub resets: u64,
+    /// Resets after which nothing was missing.
+    pub harmless: u64,
+    /// Responses whose end the upstream did not deliver, by a reset or otherwise.
+    pub truncated: u64,
+    /// Requests without any response of the upstream's.
+    pub no_response: u64,
+    /// Body bytes announced by `Content-Length` and not delivered, of truncated responses.
+    pub lost_bytes: u64,
+}
+
+impl Totals {
+    /// Counts an end if it is an exchange's.
+    pub(super) fn count(&self, ended: &Ended) {
+        if !ended.is_exchange() {
+            return;
+        }
+        let labels = Labels {
+            cause: ended.verdict.as_ref().map(|verdict| verdict.cause),
+            known: ended.verdict.as_ref().map(|verdict| verdict.known),
+            outcome: ended.outcome,
+            phase: ended.was_connected().then_some(ended.phase),
+        };
+        let mut totals = self.locked();
+        let total = totals.entry(labels).or_default();
+        total.exchanges += 1;
+        total.resets += u64::from(ended.was_reset());
+        total.lost_bytes += ended.lost_bytes().unwrap_or(0);
+    }
+
+    /// All counters that have counted something.
+    pub fn labelled(&self) -> BTreeMap<Labels, Total> {
+        self.locked().clone()
+    }
+
+    /// The sums of all counters.
+    pub fn summary(&self) -> Summary {
+        let mut summary = Summary::default();
+        for (labels, total) in self.locked().iter() {
+            summary.requests += total.exchanges;
+            summary.resets += total.resets;
+            summary.lost_bytes += total.lost_bytes;
+            match labels.outcome {
+                Outcome::Whole | Outcome::ClientLeft => summary.harmless += total.resets,
+                Outcome::Sent => {}
+                Outcome::Truncated => summary.truncated += total.exchanges,
+                Outcome::NoResponse => summary.no_response += total.exchanges,
+            }
+        }
+        summary
+    }
+
+    fn locked(&self) -> MutexGuard<'_, BTreeMap<Labels, Total>> {
+        // No code panics while it holds the lock.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Summary {
+    /// Writes the last line of a program's log.
+    pub fn log(&self) {
+        tracing::info!(
+            requests = self.requests,
+            resets = self.resets,
+            harmless = self.harmless,
+            truncated = self.truncated,
+            no_response = self.no_response,
+            lost_bytes = self.lost_bytes,
+            "summary"
+        );
+    }
+}
