@@ -138,10 +138,12 @@ impl OpenUntil {
         (open.min(closed), closed.min(MAX_TIME).max(open))
     }
 
-    /// `None` if no connection was made.
+    /// `None` if no connection was made. A byte that a busy machine sent after the end of the search tells nothing more
+    /// about a server that was never seen to close.
     fn bound(&self) -> Option<Bound> {
         let (low, high) = self.between();
         let is_closed = self.closed.load(Ordering::Relaxed) < u64::MAX;
+        let low = if is_closed { low } else { low.min(MAX_TIME) };
         (is_closed || !low.is_zero()).then(|| Bound {
             at_least: millis(low),
             less_than: is_closed.then(|| millis(high) + 1),
@@ -239,6 +241,14 @@ mod tests {
         );
         let many = times_inside(at(0), MAX_TIME, ROUND_BYTES, 1);
         assert_eq!((many.len(), many[0].len()), (1, ROUND_BYTES));
+    }
+
+    #[test]
+    fn a_byte_sent_late_does_not_move_the_end_of_the_search() {
+        let found = OpenUntil::default();
+        found.open(Duration::from_millis(8600));
+        let bound = found.bound().unwrap();
+        assert_eq!((bound.at_least, bound.less_than), (5500, None));
     }
 
     #[test]
