@@ -103,9 +103,11 @@ fn names_every_rst_beside(mut command: Command) {
         let took = begun.elapsed();
         let told = compare.finish();
         let mut resets = 0;
-        for record in told.firsts() {
+        // A client sends a RST as well if, say, its SYN meets a TIME-WAIT socket (`tcp_rcv_synsent_state_process`). The
+        // comparison with tcpdump has held that RST already.
+        let server = address.to_string();
+        for record in told.firsts().filter(|it| it["from"] == *server) {
             resets += 1;
-            assert_eq!(record["from"], address.to_string());
             let names = [&record["sender"]["name"], &record["owner"]["name"]];
             assert!(names.iter().any(|name| name.is_string()), "{record}");
         }
