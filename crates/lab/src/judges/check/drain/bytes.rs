@@ -14,6 +14,10 @@ use crate::judges::check::probe::Plain;
 /// Time for the search; if a slow moment of the server may have spoiled the search, there is a second one.
 const SEARCH: Duration = Duration::from_secs(4);
 
+/// A wait counts as so much at most, however long it was: a machine that pauses, and this program with it, is not a
+/// server that does not read.
+const TICK: Duration = Duration::from_millis(5);
+
 /// What the search found.
 #[derive(Debug, Clone, Copy)]
 pub(in super::super) struct BytesRead {
@@ -128,24 +132,21 @@ async fn pour(socket: &mut ClientSocket, mut left: u64, settle: Duration) -> Pou
         match socket.try_write(&piece[..most.min(piece.len())]) {
             Some(Ok(sent)) => left -= sent as u64,
             Some(Err(_)) => return Poured::Reset,
-            None => {
-                let writable = socket.ready(Interest::WRITABLE);
-                if timeout(STALL, writable).await.is_err() {
-                    return Poured::Stalled;
-                }
-            }
+            None if has_room(socket).await => {}
+            None => return Poured::Stalled,
         }
     }
-    let (mut unsent, mut since) = (socket.unsent(), Instant::now());
+    let (mut unsent, mut idle, mut looked) = (socket.unsent(), Duration::ZERO, Instant::now());
     loop {
         if socket.take_error().is_some() {
             return Poured::Reset;
         }
         let now = socket.unsent();
-        if now < unsent {
-            (unsent, since) = (now, Instant::now());
-        }
-        let idle = since.elapsed();
+        idle = match now < unsent {
+            true => Duration::ZERO,
+            false => idle + looked.elapsed().min(TICK),
+        };
+        (unsent, looked) = (now, Instant::now());
         match unsent {
             0 if idle >= settle => return Poured::Taken,
             // An ACK may be late by 40 ms; if none comes at all, the window is full.
@@ -153,6 +154,19 @@ async fn pour(socket: &mut ClientSocket, mut left: u64, settle: Duration) -> Pou
             _ => sleep(Duration::from_millis(1)).await,
         }
     }
+}
+
+/// Waits for room in the send buffer, for [`STALL`] at most.
+async fn has_room(socket: &mut ClientSocket) -> bool {
+    for _ in 0..STALL.as_millis() / TICK.as_millis() {
+        if timeout(TICK, socket.ready(Interest::WRITABLE))
+            .await
+            .is_ok()
+        {
+            return true;
+        }
+    }
+    false
 }
 
 #[cfg(test)]
@@ -175,10 +189,10 @@ mod tests {
         let settle = Duration::from_millis(1);
         let (mut socket, mut server) = pair().await;
         let reading = async {
-            // Reading takes some 800 ms: longer than a server may pause.
-            let mut buf = vec![0; 8 * 1024];
+            // Reading takes some 600 ms: longer than a server may pause.
+            let mut buf = vec![0; 64 * 1024];
             while matches!(server.read(&mut buf).await, Ok(bytes) if bytes > 0) {
-                sleep(Duration::from_millis(1)).await;
+                sleep(Duration::from_millis(12)).await;
             }
         };
         tokio::select! {
