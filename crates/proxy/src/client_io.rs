@@ -88,7 +88,7 @@ impl ClientSignals {
     }
 }
 
-/// The client's connection as hyper sees it: ambiguous requests are spoiled, flushes are signalled.
+/// The client's connection as hyper sees it: requests that can be read in two ways are refused, flushes are signalled.
 #[derive(Debug)]
 pub(crate) struct ClientIo {
     io: Stall<TcpStream>,
@@ -100,7 +100,7 @@ impl ClientIo {
     pub(crate) fn new(io: Stall<TcpStream>, signals: Arc<ClientSignals>) -> Self {
         Self {
             io,
-            framing: Framing::default(),
+            framing: Framing::requests(),
             signals,
         }
     }
@@ -120,8 +120,8 @@ impl Wrapper for ClientIo {
     fn on_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let result = Pin::new(&mut self.io).poll_read(cx, buf);
-        if self.framing.check(&mut buf.filled_mut()[before..]) {
-            tracing::info!(client = %self.signals.peer, "refused: {}", Framing::AMBIGUOUS);
+        if let Some(why) = self.framing.check(buf, before) {
+            tracing::info!(client = %self.signals.peer, "refused: {why}");
         }
         result
     }

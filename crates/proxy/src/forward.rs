@@ -19,8 +19,9 @@ use tokio::sync::oneshot;
 use crate::client_io::ClientSignals;
 use crate::config::{ProxyConfig, Writes};
 use crate::exchange::{Came, Exchange, Handed};
-use crate::headers::{self, Refused};
+use crate::headers;
 use crate::outgoing::Outgoing;
+use crate::refuse::Refused;
 use crate::relay::Relay;
 use crate::trouble::Trouble;
 use crate::upstream::{self, Shared};
@@ -173,10 +174,7 @@ fn answer(trouble: Trouble, client: SocketAddr) -> Response<ProxyBody> {
 
 fn refusal(refused: Refused) -> Response<ProxyBody> {
     match refused {
-        Refused::Malformed => closing(text_response(
-            StatusCode::BAD_REQUEST,
-            "the request needs one Host field and a path",
-        )),
+        Refused::Malformed(why) => closing(text_response(StatusCode::BAD_REQUEST, why)),
         Refused::NotImplemented => closing(text_response(
             StatusCode::NOT_IMPLEMENTED,
             "this method or transfer coding is not forwarded",

@@ -3,24 +3,62 @@
 use std::net::IpAddr;
 
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, MAX_FORWARDS, TE,
-    TRANSFER_ENCODING, UPGRADE, VIA,
+    CONNECTION, CONTENT_LENGTH, EXPECT, Entry, HOST, HeaderMap, HeaderName, HeaderValue, TE,
+    TRAILER, TRANSFER_ENCODING, UPGRADE, VIA,
 };
 use http::uri::{PathAndQuery, Uri};
-use http::{Method, Version, request};
+use http::{Version, request};
 
 use crate::config::ProxyConfig;
+use crate::refuse::{self, Refused};
 
-/// A request that is not forwarded because of its head.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Refused {
-    /// RFC 9112 §3.2: an HTTP/1.1 request has exactly one Host field, and its target has a path.
-    Malformed,
-    /// A method or a transfer coding that a reverse proxy does not pass on.
-    NotImplemented,
-    /// `OPTIONS` with `Max-Forwards: 0`: for the proxy itself (RFC 9110 §7.6.2).
-    ForTheProxy,
-}
+/// Fields that a trailer section may not have (RFC 9110 §6.5.1): for framing, routing, the connection, authentication,
+/// controls and conditions, and those that describe the content or the response.
+const NEVER_TRAILERS: &[&str] = &[
+    "content-length",
+    "transfer-encoding",
+    "trailer",
+    "forwarded",
+    "host",
+    "via",
+    "x-forwarded-for",
+    "x-forwarded-proto",
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "upgrade",
+    "authorization",
+    "cookie",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "set-cookie",
+    "www-authenticate",
+    "cache-control",
+    "expect",
+    "if-match",
+    "if-modified-since",
+    "if-none-match",
+    "if-range",
+    "if-unmodified-since",
+    "max-forwards",
+    "pragma",
+    "range",
+    "content-encoding",
+    "content-range",
+    "content-type",
+    "age",
+    "date",
+    "expires",
+    "location",
+    "retry-after",
+    "vary",
+];
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 /// Checks a request's head and turns it into the head for the upstream.
 ///
@@ -34,29 +72,27 @@ pub(crate) fn forward_request(
     client: IpAddr,
     config: &ProxyConfig,
 ) -> Result<(), Refused> {
-    check(head)?;
+    let target_host = refuse::check(head)?;
+    if !is_chunked(&head.headers) {
+        // The proxy decodes no other coding (RFC 9112 §6.1).
+        return Err(Refused::NotImplemented);
+    }
+    let in_chunks = head.headers.contains_key(TRANSFER_ENCODING);
     let wants_trailers = has_token(&head.headers, &TE, "trailers");
     remove_hop_by_hop(&mut head.headers);
     head.headers.remove(EXPECT);
 
-    let authority = head.uri.authority().cloned();
-    let host = match &authority {
-        // RFC 9112 §3.2.2: an absolute-form target gives the Host field, without the password that the target may hold
-        // (RFC 9110 §4.2.4).
-        Some(authority) => {
-            let host = authority.as_str().rsplit('@').next();
-            host.and_then(|host| HeaderValue::from_str(host).ok())
-        }
-        // HTTP/1.0 needs no Host, the request to the upstream does.
-        None if !head.headers.contains_key(HOST) => HeaderValue::from_str(&config.upstream).ok(),
-        None => None,
-    };
-    if let Some(host) = host {
+    // RFC 9112 §3.2.2: an absolute-form target gives the Host field.
+    if let Some(host) = target_host {
         head.headers.insert(HOST, host);
-    }
-    if authority.is_some() {
         let path = head.uri.path_and_query().cloned();
         head.uri = Uri::from(path.unwrap_or_else(|| PathAndQuery::from_static("/")));
+    }
+    // HTTP/1.0 needs no Host, the request to the upstream does.
+    if !head.headers.contains_key(HOST)
+        && let Ok(host) = HeaderValue::from_str(&config.upstream)
+    {
+        head.headers.insert(HOST, host);
     }
 
     let version = if head.version == Version::HTTP_10 {
@@ -66,15 +102,9 @@ pub(crate) fn forward_request(
     };
     head.version = Version::HTTP_11;
     append(&mut head.headers, VIA, &format!("{version} rstlab-proxy"));
-    append(
-        &mut head.headers,
-        HeaderName::from_static("x-forwarded-for"),
-        &client.to_string(),
-    );
-    head.headers.insert(
-        HeaderName::from_static("x-forwarded-proto"),
-        HeaderValue::from_static("http"),
-    );
+    append(&mut head.headers, X_FORWARDED_FOR, &client.to_string());
+    head.headers
+        .insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
     if wants_trailers {
         head.headers
             .insert(TE, HeaderValue::from_static("trailers"));
@@ -90,36 +120,10 @@ pub(crate) fn forward_request(
         head.headers
             .insert(CONNECTION, HeaderValue::from_static(connection));
     }
-    Ok(())
-}
-
-fn check(head: &mut request::Parts) -> Result<(), Refused> {
-    let hosts = head.headers.get_all(HOST).iter().count();
-    if hosts > 1 || (hosts == 0 && head.version == Version::HTTP_11) {
-        return Err(Refused::Malformed);
-    }
-    if head.method == Method::CONNECT {
-        return Err(Refused::NotImplemented);
-    }
-    if !is_chunked(&head.headers) {
-        // The proxy decodes no other coding (RFC 9112 §6.1).
-        return Err(Refused::NotImplemented);
-    }
-    if head.uri.path_and_query().is_none() && head.uri.scheme().is_none() {
-        return Err(Refused::Malformed);
-    }
-    if head.method == Method::OPTIONS || head.method == Method::TRACE {
-        let forwards = head.headers.get(MAX_FORWARDS);
-        let forwards: Option<u32> = forwards.and_then(|value| value.to_str().ok()?.parse().ok());
-        match forwards {
-            Some(0) if head.method == Method::OPTIONS => return Err(Refused::ForTheProxy),
-            Some(0) => return Err(Refused::NotImplemented),
-            Some(more) => {
-                head.headers
-                    .insert(MAX_FORWARDS, HeaderValue::from(more - 1));
-            }
-            None => {}
-        }
+    if in_chunks {
+        // Without the field hyper drops a body of unknown length of GET and HEAD (`Client::set_length`).
+        head.headers
+            .insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
     Ok(())
 }
@@ -129,12 +133,8 @@ fn check(head: &mut request::Parts) -> Result<(), Refused> {
 /// # Errors
 /// The response has a transfer coding other than chunked, which the proxy does not decode (RFC 9112 §6.1).
 pub(crate) fn forward_response(headers: &mut HeaderMap) -> Result<(), NotDecoded> {
-    if headers.contains_key(TRANSFER_ENCODING) {
-        if !is_chunked(headers) {
-            return Err(NotDecoded);
-        }
-        // RFC 9112 §6.3: the transfer coding decides, and the length must not be forwarded.
-        headers.remove(CONTENT_LENGTH);
+    if !is_chunked(headers) {
+        return Err(NotDecoded);
     }
     remove_hop_by_hop(headers);
     Ok(())
@@ -151,20 +151,41 @@ fn is_chunked(headers: &HeaderMap) -> bool {
 }
 
 /// Removes the fields for one connection only: those that RFC 9110 §7.6.1 names, and those that `Connection` names. The
-/// message's length stays, whatever `Connection` says.
+/// message's length stays, whatever `Connection` says. `Trailer` keeps the names that a trailer section may have: hyper
+/// passes on a trailer only if `Trailer` names it.
 fn remove_hop_by_hop(headers: &mut HeaderMap) {
     let named: Vec<HeaderName> = tokens(headers, &CONNECTION)
         .filter_map(|token| token.parse().ok())
         .filter(|name| name != CONTENT_LENGTH && name != HOST)
         .collect();
+    let trailers: Vec<&str> = tokens(headers, &TRAILER)
+        .filter(|name| {
+            let name: Result<HeaderName, _> = name.parse();
+            name.is_ok_and(|name| {
+                !NEVER_TRAILERS.contains(&name.as_str()) && !named.contains(&name)
+            })
+        })
+        .collect();
+    let trailers = HeaderValue::from_str(&trailers.join(", ")).ok();
+    if let Entry::Occupied(mut entry) = headers.entry(TRAILER) {
+        match trailers.filter(|names| !names.is_empty()) {
+            Some(names) => drop(entry.insert(names)),
+            None => drop(entry.remove()),
+        }
+    }
     for name in named {
         headers.remove(name);
     }
-    for name in [CONNECTION, TE, TRANSFER_ENCODING, UPGRADE] {
+    for name in [
+        CONNECTION,
+        KEEP_ALIVE,
+        PROXY_CONNECTION,
+        TE,
+        TRANSFER_ENCODING,
+        UPGRADE,
+    ] {
         headers.remove(name);
     }
-    headers.remove("keep-alive");
-    headers.remove("proxy-connection");
 }
 
 fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
@@ -182,13 +203,9 @@ fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
 
 /// Adds a value to a list field, in one line.
 fn append(headers: &mut HeaderMap, name: HeaderName, value: &str) {
-    let mut list: Vec<String> = headers
-        .get_all(&name)
-        .iter()
-        .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
-        .collect();
-    list.push(value.to_owned());
-    if let Ok(value) = HeaderValue::from_str(&list.join(", ")) {
+    let values = headers.get_all(&name).iter().map(HeaderValue::as_bytes);
+    let list: Vec<&[u8]> = values.chain([value.as_bytes()]).collect();
+    if let Ok(value) = HeaderValue::from_bytes(&list.join(&b", "[..])) {
         headers.insert(name, value);
     }
 }
@@ -228,7 +245,6 @@ mod tests {
                 .header("te", "gzip")
                 .header("upgrade", "websocket")
                 .header("proxy-connection", "close")
-                .header("transfer-encoding", "chunked")
                 .header("expect", "100-continue")
                 .header("x-forwarded-for", "203.0.113.5")
                 .header("via", "1.1 front")
@@ -242,7 +258,6 @@ mod tests {
             "upgrade",
             "proxy-connection",
             "expect",
-            "transfer-encoding",
         ] {
             assert!(!head.headers.contains_key(gone), "{gone}");
         }
@@ -290,33 +305,5 @@ mod tests {
         assert!(!head.headers.contains_key("connection"));
         let head = forwarded_by(get().header("te", "trailers"), true).unwrap();
         assert_eq!(head.headers["connection"], "te");
-    }
-
-    #[test]
-    fn requests_that_a_reverse_proxy_does_not_forward_are_refused() {
-        let host = |request: request::Builder| forwarded(request.header("host", "x")).unwrap_err();
-        assert_eq!(
-            forwarded(Request::get("/")).unwrap_err(),
-            Refused::Malformed
-        );
-        assert_eq!(
-            host(Request::get("/").header("host", "y")),
-            Refused::Malformed
-        );
-        assert_eq!(host(Request::connect("a:1")), Refused::NotImplemented);
-        assert_eq!(
-            host(Request::post("/").header("transfer-encoding", "gzip, chunked")),
-            Refused::NotImplemented
-        );
-        assert_eq!(
-            host(Request::options("*").header("max-forwards", "0")),
-            Refused::ForTheProxy
-        );
-        let head = forwarded(
-            Request::options("*")
-                .header("host", "x")
-                .header("max-forwards", "2"),
-        );
-        assert_eq!(head.unwrap().headers["max-forwards"], "1");
     }
 }

@@ -18,6 +18,7 @@ mod kept;
 mod log;
 mod outgoing;
 mod pool;
+mod refuse;
 mod relay;
 mod trouble;
 mod upstream;

@@ -6,12 +6,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::{Method, Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use rstlab_wire::{
-    Call, ReadOn, RequestEnd, Seen, Sensor, SplitWrites, Stall, SysCall, Tape, monotonic_now,
+    Call, Guarded, ReadOn, RequestEnd, Seen, Sensor, SplitWrites, Stall, SysCall, Tape,
+    monotonic_now,
 };
 use rstlab_witness::{Connection, Dispatch};
 use socket2::SockRef;
@@ -84,7 +85,7 @@ impl Shared {
     }
 }
 
-type Io = TokioIo<SplitWrites<ReadOn<Stall<Sensor<TcpStream>>>>>;
+type Io = TokioIo<Guarded<SplitWrites<ReadOn<Stall<Sensor<TcpStream>>>>>>;
 
 /// Connects to the upstream, trying every address of its name; returns the two ends too.
 ///
@@ -146,6 +147,7 @@ where
         Writes::Split => SplitWrites::new(io, Duration::ZERO),
         Writes::Joined => SplitWrites::off(io),
     };
+    let io = Guarded::new(io, request.method() == Method::HEAD);
     let (mut sender, connection) = http1::Builder::new()
         .read_buf_exact_size(Some(READ_BUFFER_BYTES))
         .handshake(TokioIo::new(io))
@@ -204,7 +206,8 @@ where
         && ended.is_none()
         && persists(&mut connection, &mut sender).await;
     let parts = connection.into_parts();
-    let io = parts.io.into_inner().into_inner().into_inner().into_inner();
+    let io = parts.io.into_inner().into_inner();
+    let io = io.into_inner().into_inner().into_inner();
     let (stream, mut seen) = io.into_parts();
     if handed.came == Came::Whole {
         seen.response_whole();

@@ -23,8 +23,8 @@ pub enum Reads {
 /// A server's side of a connection: limits the reads, and counts the bytes.
 ///
 /// An HTTP library may poll for reads while a handler runs (hyper does, to see the peer leave); with
-/// [`Reads::HeadOnly`] such a read waits forever and takes nothing out of the kernel. An ambiguous head is
-/// spoiled ([`Framing`]), so that the library refuses it. Shutting down does nothing here: the close policy decides how
+/// [`Reads::HeadOnly`] such a read waits forever and takes nothing out of the kernel. A request that can be read in two
+/// ways is refused ([`Framing`]). Shutting down does nothing here: the close policy decides how
 /// the connection ends.
 #[derive(Debug)]
 pub struct HeadGate<T> {
@@ -43,7 +43,7 @@ impl<T> HeadGate<T> {
         Self {
             io,
             reads,
-            framing: Framing::default(),
+            framing: Framing::requests(),
             head_end: HeadEnd::default(),
             head_complete: false,
             head_bytes: 0,
@@ -59,6 +59,12 @@ impl<T> HeadGate<T> {
     /// Bytes after the head that were read, as they stood on the wire (chunk sizes included).
     pub fn body_bytes(&self) -> u64 {
         self.body_bytes
+    }
+
+    fn check(&mut self, buf: &mut ReadBuf<'_>, from: usize) {
+        if let Some(why) = self.framing.check(buf, from) {
+            tracing::info!("refused: {why}");
+        }
     }
 
     /// The connection, for the close policy.
@@ -83,6 +89,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Wrapper for HeadGate<T> {
                     let before = buf.filled().len();
                     ready!(io.poll_read(cx, buf))?;
                     self.body_bytes += (buf.filled().len() - before) as u64;
+                    self.check(buf, before);
                     Poll::Ready(Ok(()))
                 }
             };
@@ -91,9 +98,6 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Wrapper for HeadGate<T> {
         let room = buf.remaining().min(RECV_BYTES);
         let mut piece = ReadBuf::new(buf.initialize_unfilled_to(room));
         ready!(io.poll_read(cx, &mut piece))?;
-        if self.framing.check(piece.filled_mut()) {
-            tracing::info!("refused: {}", Framing::AMBIGUOUS);
-        }
         let read = piece.filled();
         if let Some(end) = self.head_end.feed(read) {
             self.head_complete = true;
@@ -102,7 +106,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Wrapper for HeadGate<T> {
         } else {
             self.head_bytes += read.len() as u64;
         }
-        let read = read.len();
+        self.check(&mut piece, 0);
+        let read = piece.filled().len();
         buf.advance(read);
         Poll::Ready(Ok(()))
     }

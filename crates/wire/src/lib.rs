@@ -3,8 +3,8 @@
 //! *Observes*: [`Sensor`] notes each system call's result in a [`Seen`], and the calls themselves on a [`Tape`];
 //! [`queues`] asks how many bytes lie unread and unsent in the kernel. *Changes*: [`SplitWrites`] sends head and body in
 //! two `writev(2)` calls, [`ReadOn`] goes on reading after a failed write, [`HeadGate`] stops reading after the head,
-//! [`Stall`] sets the time limits, [`Framing`] spoils ambiguous requests (it follows them with [`Messages`], as all that
-//! read HTTP/1.1 do), and [`close`] holds the ways to close. [`accept`] accepts connections until told to stop.
+//! [`Stall`] sets the time limits, [`Framing`] and [`Guarded`] refuse messages that can be read in two ways (they follow
+//! the messages with [`Messages`], as all that read HTTP/1.1 do), and [`close`] holds the ways to close. [`accept`] accepts connections until told to stop.
 
 pub mod accept;
 mod causes;
@@ -12,6 +12,7 @@ mod clock;
 pub mod close;
 mod gate;
 mod gather;
+mod guarded;
 mod message;
 mod pause;
 pub mod queues;
@@ -27,6 +28,7 @@ pub use causes::{causes, chain};
 pub use clock::{monotonic_now, nanos};
 pub use gate::{HeadGate, Reads};
 pub use gather::{GATHER_BYTES, Gather};
+pub use guarded::Guarded;
 pub use message::{
     BodyFraming, Direction, Followed, Framing, HeadEnd, MAX_HEAD_BYTES, Malformed, MessageHead,
     MessagePart, Messages,

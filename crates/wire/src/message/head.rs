@@ -29,8 +29,6 @@ pub struct MessageHead {
     pub body: BodyFraming,
     /// No other message follows on this connection (RFC 9112 §9.3).
     pub is_last: bool,
-    /// The head has both Content-Length and Transfer-Encoding.
-    pub is_ambiguous: bool,
 }
 
 impl MessageHead {
@@ -51,7 +49,12 @@ pub(super) fn parse(
     let (result, status, version, fields) = match direction {
         Direction::Requests => {
             let mut head = httparse::Request::new(fields);
-            (head.parse(bytes), 0, head.version, head.headers)
+            let result = head.parse(bytes);
+            // RFC 9112 §3.2: no form of a target has a fragment.
+            if result.is_ok() && head.path.is_some_and(|target| target.contains('#')) {
+                return Err(Malformed::new("a target with a fragment"));
+            }
+            (result, 0, head.version, head.headers)
         }
         Direction::Responses { .. } => {
             let mut head = httparse::Response::new(fields);
@@ -63,7 +66,7 @@ pub(super) fn parse(
         Ok(Status::Complete(length)) => length,
         Ok(Status::Partial) => return Ok(Status::Partial),
         Err(httparse::Error::TooManyHeaders) => {
-            return Err(Malformed::new(format!(
+            return Err(Malformed::too_large(format!(
                 "HTTP/1 with more than {max_fields} header fields, and rstlab reads no more"
             )));
         }
@@ -73,13 +76,11 @@ pub(super) fn parse(
         status,
         body: BodyFraming::None,
         is_last: false,
-        is_ambiguous: false,
     };
     // An interim response ends with its head.
     if !head.is_interim() {
-        let fields = FramingFields::read(fields);
-        head.is_ambiguous = fields.length.is_some() && fields.has_encoding;
-        head.body = fields.body(direction, status)?;
+        let fields = FramingFields::read(fields)?;
+        head.body = fields.body(direction, status, version == Some(0))?;
         head.is_last = fields.close
             || head.body == BodyFraming::UntilEnd
             || (version == Some(0) && !fields.keep_alive);
@@ -90,51 +91,79 @@ pub(super) fn parse(
 /// The fields that say how long a message is and whether another may follow.
 #[derive(Debug, Default)]
 struct FramingFields {
-    /// `Content-Length`, if there is one; `Some(None)` if it is no number.
-    length: Option<Option<u64>>,
+    /// `Content-Length`.
+    length: Option<u64>,
     has_encoding: bool,
+    /// The last transfer coding is chunked.
     chunked: bool,
     close: bool,
     keep_alive: bool,
 }
 
 impl FramingFields {
-    fn read(headers: &[httparse::Header<'_>]) -> Self {
+    fn read(headers: &[httparse::Header<'_>]) -> Result<Self, Malformed> {
         let mut fields = Self::default();
         for header in headers {
             let is = |name: &str| header.name.eq_ignore_ascii_case(name);
-            let value = String::from_utf8_lossy(header.value);
-            let has = |option: &str| {
-                let mut options = value.split(',');
-                options.any(|one| one.trim().eq_ignore_ascii_case(option))
+            let list = || {
+                header
+                    .value
+                    .split(|byte| *byte == b',')
+                    .map(<[u8]>::trim_ascii)
             };
             if is("content-length") {
-                let length = value.trim().parse().ok();
-                // A bad length stays bad, whatever follows.
-                fields.length = Some(fields.length.unwrap_or(length).and(length));
+                let length = length(header.value)
+                    .ok_or_else(|| Malformed::new("a Content-Length that is no number"))?;
+                // A recipient may also accept the same length twice (RFC 9110 §8.6); nginx does not.
+                if fields.length.replace(length).is_some() {
+                    return Err(Malformed::new("more than one Content-Length"));
+                }
             } else if is("transfer-encoding") {
                 fields.has_encoding = true;
-                fields.chunked |= has("chunked");
+                for coding in list() {
+                    // RFC 9112 §6.1: chunked is the last coding, and there once.
+                    if fields.chunked || !is_token(coding) {
+                        return Err(Malformed::quoting("a bad Transfer-Encoding", header.value));
+                    }
+                    fields.chunked = coding.eq_ignore_ascii_case(b"chunked");
+                }
             } else if is("connection") {
-                fields.close |= has("close");
-                fields.keep_alive |= has("keep-alive");
+                for option in list() {
+                    // RFC 9110 §5.6.1.2: elements may be empty.
+                    if !option.is_empty() && !is_token(option) {
+                        return Err(Malformed::quoting("a bad Connection", header.value));
+                    }
+                    fields.close |= option.eq_ignore_ascii_case(b"close");
+                    fields.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
+                }
             }
         }
-        fields
+        Ok(fields)
     }
 
-    fn body(&self, direction: Direction, status: u16) -> Result<BodyFraming, Malformed> {
+    fn body(
+        &self,
+        direction: Direction,
+        status: u16,
+        is_http_1_0: bool,
+    ) -> Result<BodyFraming, Malformed> {
         let is_request = direction == Direction::Requests;
-        // hyper refuses a request whose last coding is not chunked.
-        if is_request && self.has_encoding {
-            return Ok(BodyFraming::Chunked);
-        }
-        if self.length == Some(None) {
-            return Err(Malformed::new("a Content-Length that is no number"));
+        let why = match self.has_encoding {
+            true if self.length.is_some() => {
+                Some("both Content-Length and Transfer-Encoding (RFC 9112 section 6.3)")
+            }
+            true if is_http_1_0 => Some("Transfer-Encoding in HTTP/1.0 (RFC 9112 section 6.1)"),
+            true if is_request && !self.chunked => {
+                Some("a Transfer-Encoding without chunked (RFC 9112 section 6.3)")
+            }
+            true | false => None,
+        };
+        if let Some(why) = why {
+            return Err(Malformed::new(why));
         }
         let is_empty = matches!(direction, Direction::Responses { to_head: true })
             || matches!(status, 101 | 204 | 304);
-        Ok(match self.length.flatten() {
+        Ok(match self.length {
             _ if is_empty => BodyFraming::None,
             _ if self.chunked => BodyFraming::Chunked,
             Some(length) => BodyFraming::Length(length),
@@ -142,4 +171,23 @@ impl FramingFields {
             None => BodyFraming::UntilEnd,
         })
     }
+}
+
+/// Reads a Content-Length: digits, and nothing else (RFC 9110 §8.6).
+fn length(value: &[u8]) -> Option<u64> {
+    let digits = str::from_utf8(value.trim_ascii()).ok()?;
+    let is_number = digits.bytes().all(|byte| byte.is_ascii_digit());
+    // hyper takes two lengths for marks of its own.
+    let length = is_number.then(|| digits.parse().ok()).flatten();
+    length.filter(|length| *length < u64::MAX - 1)
+}
+
+/// Whether bytes are a token (RFC 9110 §5.6.2).
+fn is_token(bytes: &[u8]) -> bool {
+    !bytes.is_empty() && bytes.iter().copied().all(is_token_byte)
+}
+
+/// Whether a byte may stand in a token.
+pub(super) fn is_token_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }

@@ -37,32 +37,23 @@ pub enum Direction {
     },
 }
 
-/// Sizes beyond which a direction's bytes are malformed.
+/// Sizes of a head beyond which a direction's bytes are malformed.
 struct Limits {
     head_bytes: usize,
     fields: usize,
-    /// Of a line of chunk framing.
-    line_bytes: usize,
-    /// Of a chunk's size, leading zeros included.
-    size_digits: usize,
 }
 
 impl Direction {
     fn limits(self) -> Limits {
         match self {
-            // hyper refuses requests beyond these limits. It has no limit for blanks and leading zeros in a chunk's
-            // size: a guard that gave up there would miss an ambiguous request behind them.
+            // hyper's limits, too.
             Direction::Requests => Limits {
                 head_bytes: MAX_HEAD_BYTES,
                 fields: 100,
-                line_bytes: usize::MAX,
-                size_digits: usize::MAX,
             },
             Direction::Responses { .. } => Limits {
                 head_bytes: 64 * 1024,
                 fields: head::MAX_FIELDS,
-                line_bytes: 64 * 1024,
-                size_digits: 16,
             },
         }
     }
@@ -70,25 +61,35 @@ impl Direction {
 
 /// Why bytes are no HTTP/1.1 message. Nothing can be said of the bytes that follow.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct Malformed(String);
+#[error("{why}")]
+pub struct Malformed {
+    why: String,
+    /// The head is over a limit, and may be HTTP/1.1 beyond it.
+    is_too_large: bool,
+}
 
 impl Malformed {
     /// A TLS record, an alert or a handshake (RFC 8446 §5.1), stands in place of a head.
     pub const TLS: &str = "TLS: the port speaks https";
 
     fn new(why: impl Into<String>) -> Self {
-        Self(why.into())
+        Self {
+            why: why.into(),
+            is_too_large: false,
+        }
+    }
+
+    fn too_large(why: String) -> Self {
+        Self {
+            why,
+            is_too_large: true,
+        }
     }
 
     /// Quotes the first bytes, escaped for a terminal.
     fn quoting(why: &str, bytes: &[u8]) -> Self {
         let bytes = &bytes[..bytes.len().min(QUOTED_BYTES)];
-        Self(format!("{why}: \"{}\"", bytes.escape_ascii()))
-    }
-
-    fn too_long(what: &str, limit: usize) -> Self {
-        Self(format!("{what} of more than {} KiB", limit / 1024))
+        Self::new(format!("{why}: \"{}\"", bytes.escape_ascii()))
     }
 }
 
@@ -122,6 +123,7 @@ pub struct Messages {
     head_end: HeadEnd,
     /// A head that is not complete, or the beginning of a line of chunk framing.
     begun: Vec<u8>,
+    /// The line of chunk framing that has begun.
     line: ChunkLine,
     interim: usize,
 }
@@ -145,7 +147,7 @@ impl Messages {
             at: MessagePosition::Head,
             head_end: HeadEnd::default(),
             begun: Vec::new(),
-            line: ChunkLine::default(),
+            line: ChunkLine::SIZE,
             interim: 0,
         }
     }
@@ -204,7 +206,10 @@ impl Messages {
         };
         let Status::Complete((length, head)) = parsed else {
             if ended || seen.len() > limits.head_bytes {
-                return Err(Malformed::too_long("a head", limits.head_bytes));
+                let limit = limits.head_bytes / 1024;
+                return Err(Malformed::too_large(format!(
+                    "a head of more than {limit} KiB"
+                )));
             }
             if before == 0 {
                 self.begun.extend_from_slice(bytes);
@@ -235,7 +240,6 @@ impl Messages {
 
     /// A line of chunk framing (RFC 9112 §7.1).
     fn line(&mut self, bytes: &[u8]) -> Result<usize, Malformed> {
-        let limits = self.direction.limits();
         let end = bytes.iter().position(|byte| *byte == b'\n');
         let used = end.map_or(bytes.len(), |at| at + 1);
         let bytes = &bytes[..used];
@@ -243,26 +247,27 @@ impl Messages {
         let room = QUOTED_BYTES - self.begun.len();
         self.begun.extend_from_slice(&bytes[..used.min(room)]);
         self.line.feed(bytes);
-        if self.line.bytes > limits.line_bytes {
-            let what = "a line of chunk framing";
-            return Err(Malformed::too_long(what, limits.line_bytes));
+        if self.line.is_bad() {
+            let what = match self.at {
+                MessagePosition::ChunkEnd => "a chunk longer than its size",
+                MessagePosition::Trailer => "a bad trailer",
+                _ => "a bad chunk size",
+            };
+            return Err(Malformed::quoting(what, &self.begun));
         }
         if end.is_none() {
             return Ok(used);
         }
-        let line = std::mem::take(&mut self.line);
-        self.at = match self.at {
-            MessagePosition::ChunkSize => match line.size(limits.size_digits) {
-                Some(0) => MessagePosition::Trailer,
-                Some(left) => MessagePosition::ChunkData { left },
-                None => return Err(Malformed::quoting("a bad chunk size", &self.begun)),
+        (self.at, self.line) = match self.at {
+            MessagePosition::ChunkSize => match self.line.size() {
+                0 => (MessagePosition::Trailer, ChunkLine::TRAILER),
+                left => (MessagePosition::ChunkData { left }, ChunkLine::DATA_END),
             },
-            MessagePosition::ChunkEnd if line.is_empty() => MessagePosition::ChunkSize,
-            MessagePosition::ChunkEnd => {
-                return Err(Malformed::new("a chunk longer than its size"));
+            MessagePosition::Trailer if !self.line.is_empty() => {
+                (MessagePosition::Trailer, ChunkLine::TRAILER)
             }
-            _ if line.is_empty() => MessagePosition::Sized { left: 0 },
-            _ => MessagePosition::Trailer,
+            MessagePosition::Trailer => (MessagePosition::Sized { left: 0 }, ChunkLine::SIZE),
+            _ => (MessagePosition::ChunkSize, ChunkLine::SIZE),
         };
         self.begun.clear();
         Ok(used)
@@ -316,7 +321,10 @@ mod tests {
         "\r",
         "12345",
         "5\r\n",
-        "00000000000000000005 ;a=b\r\n",
+        "00000000000005 ;a=\"b\"\r\n",
+        "00000000000000005\r\n",
+        ";a",
+        "Connection: close \u{e9}\r\n",
         "0\r\n",
         "X: y\r\n",
     ];
