@@ -8,5 +8,6 @@ mod early_answer;
 mod forwarding;
 mod keepalive;
 mod log;
+mod messages;
 mod shutdown;
 mod support;

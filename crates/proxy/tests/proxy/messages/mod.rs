@@ -1,0 +1,5 @@
+//! Tables of messages: the bytes that the proxy gets, its answer, and the bytes that it passes on.
+
+mod notation;
+mod requests;
+mod responses;
