@@ -27,7 +27,7 @@ const WORDS: &[(&str, &str)] = &[
 /// The bytes of each connection to the upstream, escaped, in the order of the connections.
 type Reached = Vec<String>;
 
-/// Sends a row's request and [`NEXT`] in pieces of so many bytes; returns the proxy's answers, and what reached the
+/// Sends a row's request and [`NEXT`] in pieces of about so many bytes; returns the proxy's answers, and what reached the
 /// upstream.
 async fn exchange(row: &TableRow, writes: Writes, piece: usize) -> (Answer, Reached) {
     let reached: Arc<Mutex<Reached>> = Arc::default();
@@ -65,7 +65,13 @@ async fn exchange(row: &TableRow, writes: Writes, piece: usize) -> (Answer, Reac
     let stream = proxy.connect().await;
     stream.set_nodelay(true).unwrap();
     let (mut read, mut write) = stream.into_split();
-    let sent = [&row.sent, NEXT].concat();
+    // A refusal waits for no more bytes.
+    let next = if piece == 1 && row.expected == ["400"] {
+        b""
+    } else {
+        NEXT
+    };
+    let sent = [&row.sent, next].concat();
     let sending = tokio::spawn(async move {
         for piece in sent.chunks(piece.max(sent.len() / 500)) {
             // Fails if the proxy has refused the beginning.
