@@ -63,7 +63,7 @@ impl<T> HeadGate<T> {
 
     fn check(&mut self, buf: &mut ReadBuf<'_>, from: usize) {
         if let Some(why) = self.framing.check(buf, from) {
-            tracing::info!("refused: {why}");
+            tracing::debug!("refused: {why}");
         }
     }
 
