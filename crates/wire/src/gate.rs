@@ -159,6 +159,15 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_body_that_can_be_read_in_two_ways_is_refused() {
+        let head = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let mut gate = request(head, b"0\r\n\nGET / ", Reads::Everything).await;
+        let mut read = Vec::new();
+        gate.read_to_end(&mut read).await.unwrap();
+        assert_eq!(read, b"0\r\n\r\0\r\n\r\n");
+    }
+
+    #[tokio::test]
     async fn one_read_takes_as_many_bytes_as_gunicorn_s() {
         let long = [b"POST / HTTP/1.1\r\n".as_slice(), &[b'x'; 20_000]].concat();
         let gate = request(&long, b"", Reads::HeadOnly).await;

@@ -206,10 +206,11 @@ impl Messages {
         };
         let Status::Complete((length, head)) = parsed else {
             if ended || seen.len() > limits.head_bytes {
-                let limit = limits.head_bytes / 1024;
-                return Err(Malformed::too_large(format!(
-                    "a head of more than {limit} KiB"
-                )));
+                let why = format!("a head of more than {} KiB", limits.head_bytes / 1024);
+                return Err(match ended {
+                    true => Malformed::new(why),
+                    false => Malformed::too_large(why),
+                });
             }
             if before == 0 {
                 self.begun.extend_from_slice(bytes);
