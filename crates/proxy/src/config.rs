@@ -45,7 +45,9 @@ rstlab_cli::settings! {
         /// Time limit for connecting to the upstream, name resolution included; then 504
         connect_timeout: Duration = "5s", time_limit(), live;
 
-        /// Time limit between two successful reads from the upstream, while it is to answer; then 504
+        /// Time limit for the head of the upstream's response, from the request's last byte on; then 504. Interim
+        /// responses (1xx) do not prolong it; more than 100 of them are answered with 502. The same limit holds
+        /// between two successful reads of the response's body
         read_timeout: Duration = "60s", time_limit(), live;
 
         /// Time limit between two successful writes to the upstream; then 504

@@ -140,7 +140,7 @@ where
     let tape = std::mem::take(&mut exchange.watch.tape);
     let io = Sensor::new(stream, Seen::new(tape, request_end.clone()));
     let io = Stall::sending(io, Some(config.send_timeout))
-        .reading(Some(config.read_timeout), request_end);
+        .reading(config.read_timeout, request_end);
     let io = ReadOn::new(io, config.on_write_error);
     let io = match config.writes {
         Writes::Split if has_body => SplitWrites::new(io, config.gap),

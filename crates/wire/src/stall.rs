@@ -1,4 +1,4 @@
-//! Time limits between two successful operations on a connection.
+//! Limits of the waits on a connection: in time, and in the interim responses before a final one.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -8,18 +8,52 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
+use crate::message::{MAX_INTERIM, ResponseHead};
 use crate::{RequestEnd, Wrapper, passes_through};
 
 /// Sets a limit to the time between two successful operations, for reading and for sending.
 ///
 /// The read limit counts only once the request has no more bytes to give ([`RequestEnd`]): a client that uploads
-/// slowly is not the upstream's fault. Fails with [`io::ErrorKind::TimedOut`].
+/// slowly is not the upstream's fault. The whole head of the final response must come within one read limit, however
+/// many interim responses (1xx, RFC 9110 §15.2) come before it. Fails with [`io::ErrorKind::TimedOut`], and with
+/// [`io::ErrorKind::InvalidData`] at more than 100 interim responses.
 #[derive(Debug)]
 pub struct Stall<T> {
     io: T,
-    request_end: RequestEnd,
-    reading: Limit,
+    reading: Option<Reading>,
     sending: Limit,
+}
+
+/// The wait for a response.
+#[derive(Debug)]
+struct Reading {
+    limit: Limit,
+    request_end: RequestEnd,
+    head: ResponseHead,
+}
+
+impl Reading {
+    /// The request may be out: the wait for bytes of the response counts from then on.
+    fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        if self.request_end.is_reached() {
+            self.limit.poll_stalled(cx)
+        } else {
+            Poll::Pending
+        }
+    }
+
+    /// Bytes came, or the end of the stream.
+    fn came(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.head.feed(bytes);
+        if self.head.interim_heads() > MAX_INTERIM {
+            let why = format!("more than {MAX_INTERIM} interim responses");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+        }
+        if self.head.is_complete() {
+            self.limit.moved();
+        }
+        Ok(())
+    }
 }
 
 #[derive(Debug)]
@@ -57,17 +91,19 @@ impl<T> Stall<T> {
     pub fn sending(io: T, limit: Option<Duration>) -> Self {
         Self {
             io,
-            request_end: RequestEnd::default(),
-            reading: Limit::new(None),
+            reading: None,
             sending: Limit::new(limit),
         }
     }
 
-    /// Limits the waits for bytes to read as well, once `request_end` is reached.
-    pub fn reading(self, limit: Option<Duration>, request_end: RequestEnd) -> Self {
+    /// Limits the waits for a response as well, once `request_end` is reached.
+    pub fn reading(self, limit: Duration, request_end: RequestEnd) -> Self {
         Self {
-            request_end,
-            reading: Limit::new(limit),
+            reading: Some(Reading {
+                limit: Limit::new(Some(limit)),
+                request_end,
+                head: ResponseHead::default(),
+            }),
             ..self
         }
     }
@@ -86,15 +122,21 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Wrapper for Stall<T> {
     }
 
     fn on_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match Pin::new(&mut self.io).poll_read(cx, buf) {
-            Poll::Pending if self.request_end.is_reached() => {
-                self.reading.poll_stalled(cx).map(Err)
+        let before = buf.filled().len();
+        let result = Pin::new(&mut self.io).poll_read(cx, buf);
+        let Some(reading) = &mut self.reading else {
+            return result;
+        };
+        match result {
+            Poll::Pending => reading.poll_stalled(cx).map(Err),
+            Poll::Ready(Ok(())) => {
+                let came = reading.came(&buf.filled()[before..]);
+                if came.is_err() {
+                    buf.set_filled(before);
+                }
+                Poll::Ready(came)
             }
-            Poll::Pending => Poll::Pending,
-            ready => {
-                self.reading.moved();
-                ready
-            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
         }
     }
 
@@ -103,7 +145,9 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Wrapper for Stall<T> {
             Poll::Pending => self.sending.poll_stalled(cx).map(Err),
             ready => {
                 self.sending.moved();
-                self.reading.moved();
+                if let Some(reading) = &mut self.reading {
+                    reading.limit.moved();
+                }
                 ready
             }
         }
@@ -112,8 +156,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Wrapper for Stall<T> {
     fn on_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         // The request's last byte is out, and the read for the answer was polled before: the read's limit starts to
         // run here, and wakes the task.
-        if self.request_end.is_reached()
-            && let Poll::Ready(error) = self.reading.poll_stalled(cx)
+        if let Some(reading) = &mut self.reading
+            && let Poll::Ready(error) = reading.poll_stalled(cx)
         {
             return Poll::Ready(Err(error));
         }
@@ -136,7 +180,7 @@ mod tests {
     fn stalled(request_end: &RequestEnd) -> (Stall<DuplexStream>, DuplexStream) {
         let (near, far) = duplex(16);
         let io = Stall::sending(near, Some(SEND));
-        (io.reading(Some(READ), request_end.clone()), far)
+        (io.reading(READ, request_end.clone()), far)
     }
 
     #[tokio::test(start_paused = true)]
@@ -164,6 +208,63 @@ mod tests {
         io.read_u8().await.unwrap();
         advance(READ * 2).await;
         assert!(io.read_u8().now_or_never().is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_final_head_must_come_within_the_limit_and_the_body_piece_by_piece() {
+        const INTERIM: &[u8] = b"HTTP/1.1 100\r\n\r\n";
+        let request_end = RequestEnd::default();
+        let (near, mut far) = duplex(1024);
+        let mut io = Stall::sending(near, Some(SEND)).reading(READ, request_end.clone());
+        request_end.reach();
+        io.flush().await.unwrap();
+        let mut buf = [0; 1024];
+        advance(READ / 2).await;
+        far.write_all(b"HTTP/1.1 103 x\r\n\r\nHTTP/1.1 200 OK\r\n\r\n")
+            .await
+            .unwrap();
+        io.read(&mut buf).await.unwrap();
+        for _ in 0..3 {
+            assert!(io.read(&mut buf).now_or_never().is_none());
+            advance(READ / 2).await;
+            far.write_all(b"body").await.unwrap();
+            io.read(&mut buf).await.unwrap();
+        }
+
+        let (mut io, mut far) = stalled(&request_end);
+        io.flush().await.unwrap();
+        let start = Instant::now();
+        let interim = async {
+            loop {
+                far.write_all(INTERIM).await.unwrap();
+                tokio::time::sleep(READ / 60).await;
+            }
+        };
+        let read = async {
+            while io.read(&mut buf).await? > 0 {}
+            io::Result::Ok(())
+        };
+        let error =
+            tokio::select! { read = read => read.unwrap_err(), () = interim => unreachable!() };
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert_eq!(start.elapsed().as_secs(), READ.as_secs());
+    }
+
+    #[tokio::test]
+    async fn more_than_100_interim_responses_are_an_error_also_while_the_request_is_on_its_way() {
+        let flood = b"HTTP/1.1 103 x\r\n\r\n".repeat(MAX_INTERIM);
+        for (tail, is_error) in [
+            ("HTTP/1.1 200 OK\r\n\r\n", false),
+            ("HTTP/1.1 100\r\n\r\n", true),
+        ] {
+            let (near, mut far) = duplex(8192);
+            let mut io = Stall::sending(near, Some(SEND)).reading(READ, RequestEnd::default());
+            far.write_all(&flood).await.unwrap();
+            far.write_all(tail.as_bytes()).await.unwrap();
+            drop(far);
+            let read = io.read_to_end(&mut Vec::new()).await;
+            assert_eq!(read.is_err(), is_error, "{read:?}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -287,6 +287,30 @@ async fn an_upstream_that_says_nothing_is_a_504() {
 }
 
 #[tokio::test]
+async fn more_than_100_interim_responses_are_a_502_and_end_the_connection() {
+    let interim = "HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n";
+    let ok = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+    for (count, status) in [(100, 200), (101, 502)] {
+        let upstream = Peer::start(move |mut stream, _| async move {
+            read_head(&mut stream).await;
+            let answer = interim.repeat(count) + ok;
+            stream.write_all(answer.as_bytes()).await.unwrap();
+            // A FIN, or a RST if the proxy left some of it unread.
+            let _ = stream.read(&mut [0]).await;
+        })
+        .await;
+        let proxy = Proxy::in_front_of(&upstream).await;
+        let get = "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+        assert_eq!(proxy.exchange(get).await.status(), status, "{count}");
+        assert_eq!(
+            upstream.finish().await,
+            1,
+            "one connection, and it has ended"
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_response_that_stops_is_cut() {
     let upstream = Peer::start(|mut stream, _| async move {
         read_head(&mut stream).await;

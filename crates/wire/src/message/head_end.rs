@@ -37,6 +37,7 @@ pub(crate) struct ResponseHead {
     end: HeadEnd,
     read_bytes: usize,
     interim: bool,
+    interim_heads: usize,
     complete: bool,
 }
 
@@ -47,6 +48,11 @@ impl ResponseHead {
     /// Whether the final head has come.
     pub(crate) fn is_complete(&self) -> bool {
         self.complete
+    }
+
+    /// The interim heads that have come.
+    pub(crate) fn interim_heads(&self) -> usize {
+        self.interim_heads
     }
 
     /// Looks at the next bytes.
@@ -65,7 +71,10 @@ impl ResponseHead {
                 Some(_) if !self.interim => self.complete = true,
                 Some(end) => {
                     bytes = &bytes[end..];
-                    *self = Self::default();
+                    *self = Self {
+                        interim_heads: self.interim_heads + 1,
+                        ..Self::default()
+                    };
                 }
             }
         }
@@ -105,6 +114,7 @@ mod tests {
             assert!(!head.is_complete(), "pieces of {piece}");
             head.feed(last);
             assert!(head.is_complete(), "pieces of {piece}");
+            assert_eq!(head.interim_heads(), 2, "pieces of {piece}");
         }
     }
 

@@ -20,7 +20,7 @@ use httparse::Status;
 pub const MAX_HEAD_BYTES: usize = 16 * 1024;
 
 /// Limit of the interim responses before a final one.
-const MAX_INTERIM: usize = 100;
+pub(crate) const MAX_INTERIM: usize = 100;
 
 /// Limit of the bytes that an error quotes.
 const QUOTED_BYTES: usize = 24;
