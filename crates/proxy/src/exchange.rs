@@ -77,6 +77,11 @@ impl Exchange {
         }
     }
 
+    /// Whether a response has no body because the request was a HEAD.
+    pub(crate) fn is_head(&self) -> bool {
+        self.request.starts_with("HEAD ")
+    }
+
     /// The client's part in the exchange was over at `at`.
     pub(crate) fn finished(self, seen: Seen, handed: Handed, at: Duration) -> Finished {
         Finished {

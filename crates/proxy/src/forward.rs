@@ -267,8 +267,8 @@ mod tests {
         finished.exchange.connection = ends;
         shared.keep(shared.pool.as_ref().unwrap(), stream, finished);
         let (server, _): (TcpStream, _) = listener.accept().await.unwrap();
-        close::abort(server);
         let (stream, kept) = shared.take_kept().unwrap();
+        close::abort(server);
         assert!(stream.peer_addr().is_err());
         assert_eq!(kept, ends);
     }

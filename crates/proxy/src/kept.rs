@@ -22,13 +22,34 @@ impl Shared {
         }
     }
 
-    /// A kept connection and its two ends, if there is one. That ends the connection's last exchange: nothing happened
-    /// to the connection while it was idle.
-    pub(crate) fn take_kept(&self) -> Option<(TcpStream, Option<Connection>)> {
-        let idle = self.pool.as_ref()?.take()?;
-        let ends = idle.finished.exchange.connection;
-        self.end(idle.finished);
-        Some((idle.stream, ends))
+    /// A kept connection and its two ends, if there is a usable one. That ends the connection's last exchange: nothing
+    /// happened to the connection while it was idle.
+    pub(crate) fn take_kept(self: &Arc<Self>) -> Option<(TcpStream, Option<Connection>)> {
+        let pool = self.pool.as_ref()?;
+        loop {
+            match pool.take()? {
+                Ok(idle) => {
+                    let ends = idle.finished.exchange.connection;
+                    self.end(idle.finished);
+                    return Some((idle.stream, ends));
+                }
+                Err(left) => self.give_up(left),
+            }
+        }
+    }
+
+    /// Ends a connection that left the pool without a request.
+    fn give_up(self: &Arc<Self>, left: Left) {
+        match left {
+            Left::Readable(idle) => {
+                self.tasks.spawn(Arc::clone(self).read_and_close(idle));
+            }
+            Left::Failed(mut idle, error) => {
+                idle.finished.seen.failed(Call::Recv, &error);
+                self.close(idle, "it failed");
+            }
+            Left::Expired(idle) => self.close(idle, "idle for too long"),
+        }
     }
 
     fn close(&self, idle: Idle, why: &str) {
@@ -62,16 +83,7 @@ pub(crate) async fn watch(shared: Arc<Shared>, stop: CancellationToken) {
         tokio::select! {
             biased;
             () = stop.cancelled() => break,
-            left = pool.left() => match left {
-                Left::Readable(idle) => {
-                    shared.tasks.spawn(Arc::clone(&shared).read_and_close(idle));
-                }
-                Left::Failed(mut idle, error) => {
-                    idle.finished.seen.failed(Call::Recv, &error);
-                    shared.close(idle, "it failed");
-                }
-                Left::Expired(idle) => shared.close(idle, "idle for too long"),
-            }
+            left = pool.left() => shared.give_up(left),
         }
     }
     for idle in pool.close() {

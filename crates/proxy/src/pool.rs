@@ -2,10 +2,12 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::mem::MaybeUninit;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use socket2::SockRef;
 use tokio::io::ReadBuf;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
@@ -30,8 +32,8 @@ pub(crate) struct Idle {
 
 /// Upstream connections that are idle, the most recently used last.
 ///
-/// A connection is not checked when it is taken: the next request meets an end that [`Pool::left`] has not seen yet.
-/// That is the keep-alive race.
+/// A connection is looked at when it is taken. An end that comes after this look meets the next request: that is the
+/// keep-alive race, which no look can prevent.
 #[derive(Debug, Default)]
 pub(crate) struct Pool {
     state: Mutex<State>,
@@ -82,9 +84,19 @@ impl Pool {
         }
     }
 
-    /// Takes the most recently used connection.
-    pub(crate) fn take(&self) -> Option<Idle> {
-        self.state().idle.pop_back()
+    /// Takes the most recently used connection and looks at its socket: with bytes, a FIN or a RST in it, the connection
+    /// is not for a request.
+    ///
+    /// The look is a system call, `recv(MSG_PEEK)`: tokio knows only what epoll has reported, and [`Pool::left`] may not
+    /// have run since.
+    pub(crate) fn take(&self) -> Option<Result<Idle, Left>> {
+        let idle = self.state().idle.pop_back()?;
+        let peeked = SockRef::from(&idle.stream).peek(&mut [MaybeUninit::uninit()]);
+        Some(match peeked {
+            Ok(_) => Err(Left::Readable(idle)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(idle),
+            Err(error) => Err(Left::Failed(idle, error)),
+        })
     }
 
     /// Closes the pool: it keeps no more connections. Returns the connections it had.
@@ -143,6 +155,8 @@ impl Pool {
 mod tests {
     use super::*;
     use crate::exchange::tests::finished;
+    use rstlab_wire::close;
+    use std::net::Shutdown;
     use tokio::io::AsyncReadExt;
     use tokio::net::TcpListener;
 
@@ -169,17 +183,54 @@ mod tests {
     async fn the_connection_used_last_is_taken_first() {
         let pool = Pool::default();
         let peers = fill(&pool, 3).await;
-        assert!(is_of(&pool.take().unwrap(), &peers[2]));
-        assert!(is_of(&pool.take().unwrap(), &peers[1]));
-        assert!(is_of(&pool.take().unwrap(), &peers[0]));
+        assert!(is_of(&pool.take().unwrap().unwrap(), &peers[2]));
+        assert!(is_of(&pool.take().unwrap().unwrap(), &peers[1]));
+        assert!(is_of(&pool.take().unwrap().unwrap(), &peers[0]));
         assert!(pool.take().is_none());
+    }
+
+    /// Nobody waits for the pool here: neither tokio nor [`Pool::left`] has seen what came.
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_on_which_something_came_is_not_for_a_request() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let bytes = |peer: TcpStream| (peer.try_write(b"stray").is_ok()).then_some(peer);
+        let fin = |peer: TcpStream| {
+            SockRef::from(&peer)
+                .shutdown(Shutdown::Write)
+                .ok()
+                .map(|()| peer)
+        };
+        let reset = |peer: TcpStream| {
+            close::abort(peer);
+            None
+        };
+        let ends: [(&str, &dyn Fn(TcpStream) -> Option<TcpStream>); 3] =
+            [("bytes", &bytes), ("fin", &fin), ("reset", &reset)];
+        for (what, end) in ends {
+            let pool = Pool::default();
+            let usable = fill(&pool, 1).await;
+            let stream = TcpStream::connect(address).await.unwrap();
+            let (peer, _) = listener.accept().await.unwrap();
+            peer.writable().await.unwrap();
+            pool.put(stream, finished());
+            // Loopback delivers it before the call returns.
+            let _peer = end(peer);
+            let left = pool.take().unwrap().unwrap_err();
+            assert_eq!(
+                matches!(left, Left::Failed(..)),
+                what == "reset",
+                "{what}: {left:?}"
+            );
+            assert!(is_of(&pool.take().unwrap().unwrap(), &usable[0]), "{what}");
+        }
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_full_pool_gives_up_the_connection_used_least_recently() {
         let pool = Pool::default();
         let mut peers = fill(&pool, MAX_IDLE).await;
-        let taken = pool.take().unwrap();
+        let taken = pool.take().unwrap().unwrap();
         peers.extend(fill(&pool, 1).await);
         let surplus = pool.put(taken.stream, taken.finished).unwrap();
         assert!(is_of(&surplus, &peers[0]));

@@ -201,7 +201,10 @@ where
         Came::Cut(_) | Came::Nothing(_) | Came::ClientLeft => None,
     };
     let at = monotonic_now();
+    // A server that answers HEAD with a body may send it later than the head: these bytes would be read as the answer
+    // to the next request (RFC 9112 §9.3 warns of it), and no look at the socket could tell.
     let persists = shared.pool.is_some()
+        && !exchange.is_head()
         && slot.is_some()
         && ended.is_none()
         && persists(&mut connection, &mut sender).await;
