@@ -145,14 +145,26 @@ impl ChildProgram {
     /// # Panics
     /// It has ended.
     pub fn peak_memory_bytes(&self) -> u64 {
+        self.memory_bytes("VmHWM:")
+    }
+
+    /// The memory it holds now, in bytes (`VmRSS` of proc(5)).
+    ///
+    /// # Panics
+    /// It has ended.
+    pub fn resident_memory_bytes(&self) -> u64 {
+        self.memory_bytes("VmRSS:")
+    }
+
+    fn memory_bytes(&self, name: &str) -> u64 {
         let path = format!("/proc/{}/status", self.child.id());
         let status = fs::read_to_string(path).expect("the process runs");
         status
             .lines()
-            .find_map(|line| line.strip_prefix("VmHWM:")?.strip_suffix("kB"))
+            .find_map(|line| line.strip_prefix(name)?.strip_suffix("kB"))
             .and_then(|kilobytes| kilobytes.trim().parse::<u64>().ok())
             .map(|kilobytes| kilobytes * 1024)
-            .expect("proc(5) tells VmHWM")
+            .expect("proc(5) tells it")
     }
 
     /// Sends a signal, and does not wait.

@@ -21,14 +21,17 @@ use tower_http::limit::RequestBodyLimitLayer;
 
 use crate::client_io::{ClientIo, ClientSignals};
 use crate::config::ProxyConfig;
+use crate::first_head::first_head;
 use crate::forward::{self, Handled};
 use crate::upstream::Shared;
 
 /// Limit of the time in which a client takes no byte of a response.
 const SEND_LIMIT: Duration = Duration::from_secs(60);
 
-/// Limit of the buffer for reading from a client; the buffer for writing is about as large.
-const MAX_BUFFER_BYTES: usize = 128 * 1024;
+/// Limit of the buffer for reading from a client, and of the response's bytes behind which no further piece is queued.
+/// Less than one piece of a response, so that no second one waits behind it; an upload costs as much CPU time as with
+/// twice as much.
+const MAX_BUFFER_BYTES: usize = 60 * 1024;
 
 /// The staged close after the last response: read on until the client closes, or for this long (RFC 9112 §9.6).
 const LINGER: close::Bounds = close::Bounds {
@@ -41,7 +44,7 @@ const FIRST_REQUEST: Duration = Duration::from_millis(500);
 
 /// Serves one client until it leaves, the last response is out, or a limit is reached; then ends in stages.
 pub(crate) async fn connection(
-    stream: TcpStream,
+    mut stream: TcpStream,
     peer: SocketAddr,
     config: Live<ProxyConfig>,
     shared: Arc<Shared>,
@@ -49,6 +52,26 @@ pub(crate) async fn connection(
 ) {
     // Fails only on a connection that is gone; the next read tells.
     let _ = stream.set_nodelay(true);
+    let head_limit = config.now().client_head_timeout;
+    match first_head(&stream, head_limit, &stop).await {
+        // Boxed: a client that has not sent its head does not need the room yet.
+        Some(head) => Box::pin(serve(stream, head, peer, config, shared, stop)).await,
+        None => {
+            too_slow(&mut stream, peer).await;
+            close::close(stream, close::Policy::Linger(LINGER), &mut Tape::default()).await;
+        }
+    }
+}
+
+/// Serves a client whose first bytes are `head`.
+async fn serve(
+    stream: TcpStream,
+    head: Vec<u8>,
+    peer: SocketAddr,
+    config: Live<ProxyConfig>,
+    shared: Arc<Shared>,
+    stop: CancellationToken,
+) {
     let signals = Arc::new(ClientSignals::new(peer));
     let head_limit = config.now().client_head_timeout;
     let service = ServiceBuilder::new()
@@ -94,7 +117,7 @@ pub(crate) async fn connection(
         .timer(TokioTimer::new())
         .header_read_timeout(head_limit)
         .serve_connection(
-            TokioIo::new(ClientIo::new(io, Arc::clone(&signals))),
+            TokioIo::new(ClientIo::new(io, head, Arc::clone(&signals))),
             TowerToHyperService::new(service),
         );
 
@@ -137,8 +160,7 @@ pub(crate) async fn connection(
     if let Err(error) = result {
         let idle = parts.read_buf.is_empty() && signals.requests() > 0;
         if error.is_timeout() && !idle {
-            tracing::info!(client = %peer, "408: the request's head took too long");
-            refuse(&mut stream, "408 Request Timeout").await;
+            too_slow(&mut stream, peer).await;
         } else if error.is_parse() {
             tracing::info!(client = %peer, "refused: {}", chain(&error));
             // hyper has answered 400 or 431 to any other bad head.
@@ -170,6 +192,12 @@ fn last_response<B>(signals: &ClientSignals, mut response: Response<B>) -> Respo
             .insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response
+}
+
+/// Tells a client whose head took too long.
+async fn too_slow(stream: &mut TcpStream, peer: SocketAddr) {
+    tracing::info!(client = %peer, "408: the request's head took too long");
+    refuse(stream, "408 Request Timeout").await;
 }
 
 /// Sends the client the reason for the end of its connection; hyper sends none.

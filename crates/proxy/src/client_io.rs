@@ -4,13 +4,16 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::task::{Context, Poll};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
 
 use futures_util::task::AtomicWaker;
-use rstlab_wire::{Framing, Stall, Wrapper, passes_through};
+use rstlab_wire::{Framing, GATHER_BYTES, GATHERED_READ_BYTES, Stall, Wrapper, passes_through};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+
+/// Limit of the heads and pieces of bodies that wait in hyper's queue.
+const MAX_UNFLUSHED: usize = 3;
 
 /// The signals between the connection, the service and the response bodies of one client.
 #[derive(Debug)]
@@ -20,7 +23,8 @@ pub(crate) struct ClientSignals {
     requests: AtomicU64,
     stopping: AtomicBool,
     end_with_reset: AtomicBool,
-    unflushed: AtomicBool,
+    /// Heads and pieces of bodies that hyper got since the kernel had all.
+    unflushed: AtomicUsize,
     flush: AtomicWaker,
 }
 
@@ -31,7 +35,7 @@ impl ClientSignals {
             requests: AtomicU64::new(0),
             stopping: AtomicBool::new(false),
             end_with_reset: AtomicBool::new(false),
-            unflushed: AtomicBool::new(false),
+            unflushed: AtomicUsize::new(0),
             flush: AtomicWaker::new(),
         }
     }
@@ -68,23 +72,30 @@ impl ClientSignals {
 
     /// hyper is about to get bytes to send.
     pub(crate) fn handed_over(&self) {
-        self.unflushed.store(true, Ordering::Relaxed);
+        self.unflushed.fetch_add(1, Ordering::Relaxed);
     }
 
     /// The kernel has all bytes that hyper got.
     pub(crate) fn flushed(&self) {
-        self.unflushed.store(false, Ordering::Relaxed);
+        self.unflushed.store(0, Ordering::Relaxed);
         self.flush.wake();
     }
 
     /// Waits until the kernel has all bytes that hyper got.
     pub(crate) fn poll_flushed(&self, cx: &mut Context<'_>) -> Poll<()> {
         self.flush.register(cx.waker());
-        if self.unflushed.load(Ordering::Relaxed) {
-            Poll::Pending
-        } else {
-            Poll::Ready(())
+        match self.unflushed.load(Ordering::Relaxed) {
+            0 => Poll::Ready(()),
+            _ => Poll::Pending,
         }
+    }
+
+    /// Waits until there is room for a piece of a body. A piece of a few bytes keeps the whole buffer it was read into.
+    pub(crate) fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.unflushed.load(Ordering::Relaxed) < MAX_UNFLUSHED {
+            return Poll::Ready(());
+        }
+        self.poll_flushed(cx)
     }
 }
 
@@ -92,14 +103,20 @@ impl ClientSignals {
 #[derive(Debug)]
 pub(crate) struct ClientIo {
     io: Stall<TcpStream>,
+    /// Bytes that were read before hyper was there.
+    first: Vec<u8>,
+    /// Number of the request that is read, and the bytes read since it began.
+    request: (u64, usize),
     framing: Framing,
     signals: Arc<ClientSignals>,
 }
 
 impl ClientIo {
-    pub(crate) fn new(io: Stall<TcpStream>, signals: Arc<ClientSignals>) -> Self {
+    pub(crate) fn new(io: Stall<TcpStream>, first: Vec<u8>, signals: Arc<ClientSignals>) -> Self {
         Self {
             io,
+            first,
+            request: (0, 0),
             framing: Framing::requests(),
             signals,
         }
@@ -107,6 +124,35 @@ impl ClientIo {
 
     pub(crate) fn into_inner(self) -> TcpStream {
         self.io.into_inner()
+    }
+}
+
+impl ClientIo {
+    fn read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if !self.first.is_empty() {
+            let piece = self.first.len().min(buf.remaining());
+            buf.put_slice(&self.first[..piece]);
+            self.first.drain(..piece);
+            if self.first.is_empty() {
+                self.first = Vec::new();
+            }
+            return Poll::Ready(Ok(()));
+        }
+        let number = self.signals.requests();
+        if self.request.0 != number {
+            self.request = (number, 0);
+        }
+        let before = buf.filled().len();
+        if self.request.1 < GATHER_BYTES && buf.remaining() > GATHERED_READ_BYTES {
+            let mut piece = ReadBuf::new(buf.initialize_unfilled_to(GATHERED_READ_BYTES));
+            ready!(Pin::new(&mut self.io).poll_read(cx, &mut piece))?;
+            let bytes = piece.filled().len();
+            buf.advance(bytes);
+        } else {
+            ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
+        }
+        self.request.1 += buf.filled().len() - before;
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -119,7 +165,7 @@ impl Wrapper for ClientIo {
 
     fn on_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        let result = Pin::new(&mut self.io).poll_read(cx, buf);
+        let result = self.read(cx, buf);
         if let Some(why) = self.framing.check(buf, before) {
             tracing::info!(client = %self.signals.peer, "refused: {why}");
         }

@@ -109,7 +109,6 @@ where
     let (driver, handed) = oneshot::channel();
     let response = upstream::send(
         Request::from_parts(head, body),
-        request_end.clone(),
         stream,
         exchange,
         &config,

@@ -12,6 +12,7 @@ mod client;
 mod client_io;
 mod config;
 mod exchange;
+mod first_head;
 mod forward;
 mod headers;
 mod kept;

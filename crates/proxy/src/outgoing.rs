@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use rstlab_wire::{Gather, RequestEnd};
+use rstlab_wire::{Backpressure, Gather, RequestEnd};
 use tokio::time::{Sleep, sleep};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -22,15 +22,18 @@ pub(crate) enum ClientBodyError {
     Failed(#[source] BoxError),
 }
 
-/// A client's request body on its way to the upstream. Its first 64 KiB are one piece, the waits for the client are
-/// limited, and its end sets the [`RequestEnd`].
+/// A client's request body on its way to the upstream. Its first 64 KiB are one piece, the next piece comes when the
+/// kernel has the one before, the waits for the client are limited, and the body's end sets the [`RequestEnd`].
 ///
 /// The time limit is here and not in a tower layer because `tower_http`'s `TimeoutBody` hides the body's
 /// length and end, and a request without a body would go out as chunked.
 #[derive(Debug)]
 pub(crate) struct Outgoing<B> {
     body: Pin<Box<Gather<B>>>,
-    end: RequestEnd,
+    /// Reached with the last piece.
+    pub(crate) end: RequestEnd,
+    /// On from each piece until the kernel has it.
+    pub(crate) backpressure: Backpressure,
     limit: Duration,
     timer: Option<Pin<Box<Sleep>>>,
 }
@@ -47,6 +50,7 @@ where
         Self {
             body: Box::pin(Gather::new(body)),
             end,
+            backpressure: Backpressure::default(),
             limit,
             timer: None,
         }
@@ -89,11 +93,15 @@ where
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, ClientBodyError>>> {
+        if self.backpressure.is_on() {
+            return Poll::Pending;
+        }
         let frame = self.body.as_mut().poll_frame(cx).map(Option::transpose);
         let frame = ready!(self.limited(cx, frame)).transpose();
         if frame.is_none() || self.body.is_end_stream() {
             self.end.reach();
         }
+        self.backpressure.gave();
         Poll::Ready(frame)
     }
 
@@ -109,8 +117,11 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+    use futures_util::FutureExt;
     use http_body_util::{BodyExt, Empty, Full, StreamBody};
+    use rstlab_wire::{Flushes, GATHER_BYTES};
     use std::convert::Infallible;
+    use tokio::io::AsyncWriteExt;
     use tokio::time::Instant;
 
     const LIMIT: Duration = Duration::from_secs(60);
@@ -128,6 +139,19 @@ mod tests {
         let end = RequestEnd::default();
         Outgoing::new(Empty::<Bytes>::new(), end.clone(), LIMIT);
         assert!(end.is_reached());
+    }
+
+    #[tokio::test]
+    async fn the_next_piece_waits_until_the_kernel_has_the_one_before() {
+        let piece = Bytes::from(vec![7; GATHER_BYTES]);
+        let pieces = [0, 1].map(|_| Ok::<_, Infallible>(Frame::data(piece.clone())));
+        let pieces = StreamBody::new(futures_util::stream::iter(pieces));
+        let mut body = Outgoing::new(pieces, RequestEnd::default(), LIMIT);
+        let mut io = Flushes::new(tokio::io::empty(), body.backpressure.clone());
+        assert!(body.frame().now_or_never().is_some());
+        assert!(body.frame().now_or_never().is_none(), "not flushed yet");
+        io.flush().await.unwrap();
+        assert!(body.frame().now_or_never().is_some());
     }
 
     #[tokio::test(start_paused = true)]

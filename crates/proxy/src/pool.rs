@@ -194,20 +194,18 @@ mod tests {
     async fn a_connection_on_which_something_came_is_not_for_a_request() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let bytes = |peer: TcpStream| (peer.try_write(b"stray").is_ok()).then_some(peer);
-        let fin = |peer: TcpStream| {
-            SockRef::from(&peer)
-                .shutdown(Shutdown::Write)
-                .ok()
-                .map(|()| peer)
-        };
-        let reset = |peer: TcpStream| {
-            close::abort(peer);
-            None
-        };
-        let ends: [(&str, &dyn Fn(TcpStream) -> Option<TcpStream>); 3] =
-            [("bytes", &bytes), ("fin", &fin), ("reset", &reset)];
-        for (what, end) in ends {
+        let ends: [fn(TcpStream) -> Option<TcpStream>; 3] = [
+            |peer| peer.try_write(b"stray").is_ok().then_some(peer),
+            |peer| {
+                SockRef::from(&peer).shutdown(Shutdown::Write).unwrap();
+                Some(peer)
+            },
+            |peer| {
+                close::abort(peer);
+                None
+            },
+        ];
+        for (what, end) in ["bytes", "FIN", "RST"].into_iter().zip(ends) {
             let pool = Pool::default();
             let usable = fill(&pool, 1).await;
             let stream = TcpStream::connect(address).await.unwrap();
@@ -219,7 +217,7 @@ mod tests {
             let left = pool.take().unwrap().unwrap_err();
             assert_eq!(
                 matches!(left, Left::Failed(..)),
-                what == "reset",
+                what == "RST",
                 "{what}: {left:?}"
             );
             assert!(is_of(&pool.take().unwrap().unwrap(), &usable[0]), "{what}");

@@ -95,6 +95,7 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         if self.failed.is_none() {
+            ready!(self.signals.poll_room(cx));
             match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
                 Some(Ok(frame)) => {
                     let bytes = frame.data_ref().map_or(0, Bytes::len) as u64;
@@ -179,6 +180,24 @@ mod tests {
             !signals.ends_with_reset(),
             "the last chunk is missing: that tells"
         );
+    }
+
+    #[test]
+    fn a_client_that_takes_nothing_holds_two_pieces() {
+        let pieces = [0; 3].map(|_| Ok::<_, io::Error>(Frame::data(Bytes::from("piece"))));
+        let signals = Arc::new(ClientSignals::new(([127, 0, 0, 1], 9).into()));
+        let mut relay = Relay::new(
+            StreamBody::new(futures_util::stream::iter(pieces)),
+            Version::HTTP_11,
+            Arc::clone(&signals),
+            oneshot::channel().0,
+        );
+        for _ in 0..2 {
+            assert!(relay.frame().now_or_never().is_some());
+        }
+        assert!(relay.frame().now_or_never().is_none(), "not flushed yet");
+        signals.flushed();
+        assert!(relay.frame().now_or_never().is_some());
     }
 
     #[test]

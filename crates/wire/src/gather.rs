@@ -10,6 +10,10 @@ use pin_project_lite::pin_project;
 /// Body bytes that are gathered before the first write of a body.
 pub const GATHER_BYTES: usize = 64 * 1024;
 
+/// Limit of the pieces that come in while a body is gathered, for whoever wants to bound the memory of that: the
+/// gathered bytes, the piece behind them and the buffer it was read into are in memory at the same time.
+pub const GATHERED_READ_BYTES: usize = 16 * 1024;
+
 pin_project! {
     /// A body that comes in one piece if it fits in [`GATHER_BYTES`], however its bytes arrived.
     ///
@@ -62,6 +66,14 @@ impl<B: Body<Data = Bytes>> Gather<B> {
             let ended = match frame.map(Frame::into_data) {
                 None => true,
                 Some(Ok(data)) => {
+                    if this.gathered.is_empty() {
+                        // All the room at once: a buffer that grows leaves its smaller ones in the allocator.
+                        let rest = this.body.size_hint().upper().unwrap_or(u64::MAX);
+                        let rest = usize::try_from(rest).unwrap_or(usize::MAX);
+                        let room = data.len().saturating_add(rest);
+                        let room = room.min(GATHER_BYTES + GATHERED_READ_BYTES);
+                        *this.gathered = BytesMut::with_capacity(room.max(data.len()));
+                    }
                     this.gathered.extend_from_slice(&data);
                     this.body.is_end_stream()
                 }
@@ -95,7 +107,9 @@ impl<B: Body<Data = Bytes>> Body for Gather<B> {
                 GatherState::Streaming
             };
             if !this.gathered.is_empty() {
-                return Poll::Ready(Some(Ok(Frame::data(this.gathered.split().freeze()))));
+                // Taken, not split off: what is left of a split buffer keeps the memory of the piece.
+                let piece = std::mem::take(this.gathered).freeze();
+                return Poll::Ready(Some(Ok(Frame::data(piece))));
             }
         }
         if *this.at == GatherState::Ended {

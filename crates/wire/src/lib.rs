@@ -3,10 +3,12 @@
 //! *Observes*: [`Sensor`] notes each system call's result in a [`Seen`], and the calls themselves on a [`Tape`];
 //! [`queues`] asks how many bytes lie unread and unsent in the kernel. *Changes*: [`SplitWrites`] sends head and body in
 //! two `writev(2)` calls, [`ReadOn`] goes on reading after a failed write, [`HeadGate`] stops reading after the head,
-//! [`Stall`] sets the time limits, [`Framing`] and [`Guarded`] refuse messages that can be read in two ways (they follow
-//! the messages with [`Messages`], as all that read HTTP/1.1 do), and [`close`] holds the ways to close. [`accept`] accepts connections until told to stop.
+//! [`Stall`] sets the time limits, [`Backpressure`] holds a body back, [`Framing`] and [`Guarded`] refuse messages that
+//! can be read in two ways (they follow the messages with [`Messages`], as all that read HTTP/1.1 do), and [`close`] holds
+//! the ways to close. [`accept`] accepts connections until told to stop.
 
 pub mod accept;
+mod backpressure;
 mod causes;
 mod clock;
 pub mod close;
@@ -24,14 +26,15 @@ mod stall;
 mod tape;
 mod wrapper;
 
+pub use backpressure::{Backpressure, Flushes};
 pub use causes::{causes, chain};
 pub use clock::{monotonic_now, nanos};
 pub use gate::{HeadGate, Reads};
-pub use gather::{GATHER_BYTES, Gather};
+pub use gather::{GATHER_BYTES, GATHERED_READ_BYTES, Gather};
 pub use guarded::Guarded;
 pub use message::{
     BodyFraming, Direction, Followed, Framing, HeadEnd, MAX_HEAD_BYTES, Malformed, MessageHead,
-    MessagePart, Messages,
+    MessagePart, Messages, is_beginning_of_request,
 };
 pub use pause::Pause;
 pub use read_on::{OnWriteError, ReadOn};

@@ -166,6 +166,22 @@ async fn a_client_keeps_its_connection() {
 }
 
 #[tokio::test]
+async fn a_request_that_comes_byte_by_byte_is_served_and_so_is_the_next() {
+    let (upstream, mut requests) = recording(b"body", OK).await;
+    let proxy = Proxy::in_front_of(&upstream).await;
+    let mut client = proxy.connect().await;
+    client.set_nodelay(true).unwrap();
+    for _ in 0..2 {
+        for byte in b"POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nbody" {
+            client.write_all(&[*byte]).await.unwrap();
+        }
+        assert!(read_head(&mut client).await.starts_with("HTTP/1.1 200"));
+        assert_eq!(read_exactly(&mut client, 2).await, b"ok");
+        assert!(requests.recv().await.unwrap().ends_with("\r\n\r\nbody"));
+    }
+}
+
+#[tokio::test]
 async fn a_client_may_half_close_after_its_request() {
     let upstream = Peer::answering(OK, PeerEnd::Close).await;
     let proxy = Proxy::in_front_of(&upstream).await;

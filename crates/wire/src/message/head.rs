@@ -88,6 +88,13 @@ pub(super) fn parse(
     Ok(Status::Complete((length, head)))
 }
 
+/// Whether bytes may be the beginning of a request's head.
+pub fn is_beginning_of_request(bytes: &[u8]) -> bool {
+    let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
+    let parsed = httparse::Request::new(&mut fields).parse(bytes);
+    parsed.is_ok_and(|status| status.is_partial())
+}
+
 /// The fields that say how long a message is and whether another may follow.
 #[derive(Debug, Default)]
 struct FramingFields {

@@ -9,7 +9,7 @@ mod head;
 mod head_end;
 
 pub use guard::Framing;
-pub use head::{BodyFraming, MessageHead};
+pub use head::{BodyFraming, MessageHead, is_beginning_of_request};
 pub use head_end::HeadEnd;
 pub(crate) use head_end::ResponseHead;
 
