@@ -79,6 +79,21 @@ pub fn byte_limit() -> Allowed<impl Fn(&str) -> Option<Option<u64>>> {
     Allowed::new(&text, parse).named("BYTES")
 }
 
+/// The size of a socket's buffer in bytes; `kernel` is `None`.
+pub fn socket_buffer() -> Allowed<impl Fn(&str) -> Option<Option<u32>>> {
+    // The kernel doubles the number, and takes it as an `int` (`sk_setsockopt`).
+    let text = "kernel, or a number of bytes from 4KiB to 1GiB: 64KiB, 1MiB";
+    let parse = |text: &str| match text {
+        "kernel" => Some(None),
+        bytes => {
+            let ByteSize(bytes) = bytes.parse().ok()?;
+            (4 << 10..=1 << 30).contains(&bytes).then_some(())?;
+            u32::try_from(bytes).ok().map(Some)
+        }
+    };
+    Allowed::new(text, parse).named("BYTES")
+}
+
 /// A `host:port` to listen on or to connect to.
 pub fn host_port() -> Allowed<impl Fn(&str) -> Option<String>> {
     let text = "host:port, such as 127.0.0.1:8080, [::1]:8080, upstream:8000";

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::Command;
 use rstlab_cli::allowed::{
-    byte_limit, choice, count, directory, host_port, on_off, time, time_limit,
+    byte_limit, choice, count, directory, host_port, on_off, socket_buffer, time, time_limit,
 };
 use rstlab_cli::{
     LogFormat, LogOptions, MAX_RECORDS, WitnessOptions, evidence, log_filter, log_format,
@@ -41,6 +41,10 @@ rstlab_cli::settings! {
         /// on: keep up to 32 upstream connections that are idle, 60 s each, for the next requests. A request that
         /// fails on one is answered with 502, never sent again. off: a fresh connection for each request
         upstream_keepalive: bool = "off", on_off(), fixed;
+
+        /// Size of the receive buffer of an upstream connection (SO_RCVBUF): as much of a response may arrive before
+        /// the proxy reads, and is safe from a RST. kernel: the kernel's own size, which grows
+        rcvbuf: Option<u32> = "kernel", socket_buffer(), live;
 
         /// Time limit for connecting to the upstream, name resolution included; then 504
         connect_timeout: Duration = "5s", time_limit(), live;
@@ -171,6 +175,7 @@ mod tests {
             max_body: Some(1024 * 1024),
             on_write_error: OnWriteError::ReadOn,
             upstream_keepalive: false,
+            rcvbuf: None,
             connect_timeout: Duration::from_secs(5),
             read_timeout: Duration::from_secs(60),
             send_timeout: Duration::from_secs(60),

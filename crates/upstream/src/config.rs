@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use clap::{Arg, ArgMatches, Command, value_parser};
 use http::StatusCode;
-use rstlab_cli::allowed::{self, Allowed, bytes, count, directory, host_port, time, time_limit};
+use rstlab_cli::allowed::{
+    self, Allowed, bytes, count, directory, host_port, socket_buffer, time, time_limit,
+};
 use rstlab_cli::{
     LogFormat, LogOptions, MAX_RECORDS, WitnessOptions, evidence, log_filter, log_format,
 };
@@ -34,6 +36,11 @@ rstlab_cli::settings! {
 
         /// Status of each response, 200 to 599.
         status: StatusCode = "200", status(), live;
+
+        /// Size of the send buffer of each connection (SO_SNDBUF): as much of a response may wait in the kernel when
+        /// the server closes, and is lost by a RST. kernel: the kernel's own size, which grows. A size over
+        /// net.core.wmem_max is the same as kernel.
+        sndbuf: Option<u32> = "1MiB", socket_buffer(), fixed;
 
         /// Time the app takes before it answers, after it has read what it reads.
         think: Duration = "0ms", time(), live;
@@ -205,6 +212,7 @@ mod tests {
             mode: Mode::Lazy,
             response_bytes: 614_400,
             status: StatusCode::OK,
+            sndbuf: Some(1 << 20),
             think: Duration::ZERO,
             max_body: 1024 * 1024,
             close_delay: Duration::from_secs(1),

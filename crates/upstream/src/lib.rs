@@ -14,6 +14,7 @@ mod last;
 mod log;
 mod mode;
 mod part;
+mod send_buffer;
 mod serve;
 
 pub use app::Answer;

@@ -28,7 +28,7 @@ mod unavailable;
 mod verdict;
 mod witness;
 
-pub use counters::{CounterWitness, Past, Window};
+pub use counters::{CounterWitness, Past, Window, memory_pressures};
 pub use dispatch::{Dispatch, Watch};
 pub use ended::{
     AnswerKind, Connection, Ended, EndedQueue, Labels, Outcome, ProxyEnd, Summary, Taker, Takers,

@@ -5,5 +5,6 @@ pub mod client;
 pub mod demo;
 pub mod load;
 pub mod server;
+pub(crate) mod tcp_memory;
 mod testbed;
 pub mod trace;

@@ -3,4 +3,5 @@
 mod read;
 mod witness;
 
+pub use read::memory_pressures;
 pub use witness::{CounterWitness, Past, Window};

@@ -37,6 +37,16 @@ impl Counters {
     }
 }
 
+/// How often the kernel began to save memory for TCP (`TCPMemoryPressures`).
+///
+/// # Errors
+/// As [`Counters::read`].
+pub fn memory_pressures() -> io::Result<u64> {
+    let netstat = std::fs::read_to_string(NETSTAT)?;
+    value(&netstat, "TcpExt:", "TCPMemoryPressures")
+        .ok_or_else(|| io::Error::other(format!("{NETSTAT} has no TCPMemoryPressures")))
+}
+
 /// Each group is two lines: the names, then the values in the same order.
 fn value(text: &str, group: &str, wanted: &str) -> Option<u64> {
     let mut lines = text.lines().filter(|line| line.starts_with(group));
@@ -90,6 +100,7 @@ mod tests {
     #[test]
     fn the_counters_of_this_kernel_can_be_read() {
         Counters::read().unwrap();
+        memory_pressures().unwrap();
     }
 
     proptest! {

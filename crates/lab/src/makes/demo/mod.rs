@@ -14,6 +14,7 @@ use serde::Serialize;
 use case::CASES;
 pub use case::DemoRow;
 
+use crate::makes::tcp_memory::TcpMemory;
 use crate::shared::output::{advance, print, progress_bar};
 
 /// Largest value of `--requests`.
@@ -85,6 +86,7 @@ impl Demonstration {
 /// # Errors
 /// A port can't be opened, or the kernel's counters can't be read.
 pub fn execute(config: &DemoConfig) -> anyhow::Result<ExitCode> {
+    let memory = TcpMemory::now();
     let demonstration = block_on(run(config.requests, config.gap))?;
     let rows = &demonstration.rows;
     print([if config.json {
@@ -92,6 +94,9 @@ pub fn execute(config: &DemoConfig) -> anyhow::Result<ExitCode> {
     } else {
         format!("{}\n{}\n", text::table(rows), text::sentences(rows))
     }])?;
+    if let Some(text) = memory.shortage() {
+        eprintln!("rstlab: {text}");
+    }
     Ok(if demonstration.as_expected() {
         ExitCode::SUCCESS
     } else {

@@ -2,6 +2,7 @@
 
 mod client;
 mod run;
+mod tries;
 
 use std::fs;
 use std::path::PathBuf;
@@ -13,9 +14,11 @@ use rstlab_cli::{Settings, block_on, witness_level};
 use rstlab_upstream::Mode;
 use rstlab_witness::Level;
 
+use crate::makes::tcp_memory::TcpMemory;
 use crate::shared::output::print;
 use crate::shared::timeline::Timeline;
 use run::Traced;
+use tries::{TraceOutcome, UNTIL};
 
 /// Largest body of a request or a response: a timeline needs no more.
 const MAX_BYTES: u64 = 1 << 30;
@@ -23,13 +26,13 @@ const MAX_BYTES: u64 = 1 << 30;
 /// Show one request on its way: what client, proxy, wire, upstream and kernel did, on one clock, and why it ended that way
 ///
 /// It runs upstream and proxy in this process on free ports of 127.0.0.1, sends one POST through both, and draws its
-/// upstream connection. As root the timeline has all five lanes; without privileges its last lines say what is missing.
+/// upstream connection. If the request did not end as asked for, another one is sent, up to 20 in all. As root the timeline has all five lanes; without privileges its last lines say what is missing.
 /// Times are milliseconds since the first event. The pause is the time since the line before. "3 × recv = 128,103" are
 /// three calls and the sum of their bytes.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Exit codes: 0 a timeline was shown, 1 no timeline was shown, or a file was not written, 2 bad \
-                  settings."
+    after_help = "Exit codes: 0 a timeline was shown, 1 none of the requests ended as asked for, no timeline was shown, \
+                  or a file was not written, 2 bad settings."
 )]
 pub struct TraceArgs {
     /// What the upstream does with the body, and how it closes
@@ -47,6 +50,11 @@ pub struct TraceArgs {
     /// Length of the response's body, at most 1GiB
     #[arg(long, default_value = "614400", value_name = "BYTES")]
     response_bytes: String,
+
+    /// The outcome to wait for: cut, harmless (whole in spite of a reset), whole (without a reset) or any [default: what
+    /// the mode is there to show; cut for lazy]
+    #[arg(long, value_name = "OUTCOME")]
+    until: Option<String>,
 
     /// The strongest evidence to ask for: auto, sockets, counters, packets (CAP_NET_RAW), kernel (root, tracefs)
     #[arg(long, default_value = "auto", value_name = "LEVEL")]
@@ -72,6 +80,7 @@ pub struct TraceConfig {
     gap: Duration,
     body_bytes: u64,
     response_bytes: u64,
+    until: Option<TraceOutcome>,
     witness: Option<Level>,
     json: bool,
     svg: Option<PathBuf>,
@@ -90,12 +99,17 @@ impl TraceArgs {
         });
         let body_bytes = bytes(settings, "--body", &self.body);
         let response_bytes = bytes(settings, "--response-bytes", &self.response_bytes);
+        let until = match &self.until {
+            Some(word) => settings.choice("--until", word, &UNTIL),
+            None => mode.map(|mode| Some(TraceOutcome::of_mode(mode))),
+        };
         let witness = witness_level(settings, "--witness", &self.witness);
         Some(TraceConfig {
             mode: mode?,
             gap: gap?,
             body_bytes: body_bytes?,
             response_bytes: response_bytes?,
+            until: until?,
             witness: witness?,
             json: self.json,
             svg: self.svg.clone(),
@@ -121,20 +135,32 @@ fn bytes(settings: &mut Settings, name: &str, text: &str) -> Option<u64> {
     })
 }
 
-/// Sends the request, and shows its timeline.
+/// Sends the request until it ends as asked for, and shows its timeline.
 ///
 /// # Errors
 /// The request could not be sent, nothing was seen, or an output cannot be written.
 pub fn execute(config: &TraceConfig) -> anyhow::Result<ExitCode> {
-    let Traced { record, not_seen } = block_on(run::run(config))?;
+    let memory = TcpMemory::now();
+    let Traced {
+        record,
+        not_seen,
+        tries,
+    } = block_on(run::run(config))?;
+    let facts = [
+        ("tries", tries.text()),
+        ("try", tries.advice().map(str::to_owned)),
+        ("memory", memory.shortage()),
+        ("not seen", not_seen),
+    ];
+    let facts = facts.map(|(about, text)| text.map(|text| (about, text)));
     let mut timeline = Timeline::of(&record);
-    if let Some(text) = &not_seen {
-        timeline = timeline.with_fact("not seen", text);
+    for (about, text) in facts.iter().flatten() {
+        timeline = timeline.with_fact(about, text);
     }
     if config.json {
         print([record.to_json() + "\n"])?;
-        if let Some(text) = &not_seen {
-            eprintln!("rstlab: not seen: {text}");
+        for (about, text) in facts.iter().flatten() {
+            eprintln!("rstlab: {about}: {text}");
         }
     } else {
         print([timeline.text()])?;
@@ -150,5 +176,9 @@ pub fn execute(config: &TraceConfig) -> anyhow::Result<ExitCode> {
         fs::write(path, packets)
             .with_context(|| format!("the packets cannot be written to {}", path.display()))?;
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(if tries.succeeded() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }

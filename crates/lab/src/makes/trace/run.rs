@@ -12,9 +12,11 @@ use rstlab_witness::{
     Event, Lane, Level, Record, Sources, Taker, Takers, Wants, Witness, ended_queue,
 };
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 use super::TraceConfig;
 use super::client::Asked;
+use super::tries::Tries;
 use crate::makes::testbed::{CLOSE_DELAY, TestbedPorts};
 
 /// Time limit for the request. Proxy and upstream have the same limit for stopping.
@@ -28,9 +30,10 @@ pub(super) struct Traced {
     pub(super) record: Record,
     /// What was not seen, and why.
     pub(super) not_seen: Option<String>,
+    pub(super) tries: Tries,
 }
 
-/// Sends the request through proxy and upstream, and merges what each of them saw.
+/// Sends requests until one ends as asked for; a request that does not is forgotten.
 pub(super) async fn run(config: &TraceConfig) -> anyhow::Result<Traced> {
     let program = config
         .mode
@@ -38,6 +41,25 @@ pub(super) async fn run(config: &TraceConfig) -> anyhow::Result<Traced> {
         .then(beside_this_program)
         .transpose()?;
     let stop = stop_on_signals()?;
+    let mut tries = Tries::new(config.until);
+    loop {
+        let (record, not_seen) = try_once(config, program.clone(), &stop).await?;
+        if tries.end_with(&record) {
+            return Ok(Traced {
+                record,
+                not_seen,
+                tries,
+            });
+        }
+    }
+}
+
+/// Sends the request through proxy and upstream, and merges what each of them saw; says what was not seen, too.
+async fn try_once(
+    config: &TraceConfig,
+    program: Option<PathBuf>,
+    stop: &CancellationToken,
+) -> anyhow::Result<(Record, Option<String>)> {
     let ports = TestbedPorts::open().await?;
     let port = ports.upstream()?.port();
     let (queue, mut ends) = ended_queue("trace", MAX_RECORDS, Wants::AllRecords);
@@ -70,10 +92,8 @@ pub(super) async fn run(config: &TraceConfig) -> anyhow::Result<Traced> {
     while let Ok(ended) = ends.try_recv() {
         halves.extend(ended.record.as_deref().cloned());
     }
-    Ok(Traced {
-        record: put_together(halves, config.mode, &asked)?,
-        not_seen,
-    })
+    let record = put_together(halves, config.mode, &asked)?;
+    Ok((record, not_seen))
 }
 
 /// Runs the testbed, and sends requests until one shows what the mode does.
