@@ -78,9 +78,9 @@ show() {
     compose run --rm --no-deps client rstlab show /records "$@" 2> "$work/show" || fail "$(cat "$work/show")"
 }
 
-# Starts everything with the upstream in this mode.
+# Starts everything, or the services named, with the upstream in this mode.
 up() {
-    UPSTREAM_MODE=$1 compose up --detach > "$work/up" 2>&1 || fail "$(cat "$work/up")"
+    UPSTREAM_MODE=$1 compose up --detach "${@:2}" > "$work/up" 2>&1 || fail "$(cat "$work/up")"
     until_true 60 'the upstream is healthy' is_healthy upstream
     until_true 60 'the proxy is healthy' is_healthy proxy
 }
@@ -95,6 +95,15 @@ stop() {
         [[ $code == 0 || $service == client && $code == 1 ]] || fail "$service ended with exit code $code"
     done
     echo "stopped in $((SECONDS - began)) s: $(logs proxy | tail --lines 1)"
+}
+
+has_ended() {
+    [[ $(inspect "$1" '{{.State.Status}}') == exited ]]
+}
+
+# post ADDRESS: the length of the response to a POST to the published port, and curl's exit code: 18 for a cut response.
+post() {
+    curl --silent --noproxy '*' --output /dev/null --write-out '%{size_download} ' --data name=value "http://$1/" && echo 0 || echo $?
 }
 
 is_confined() {
@@ -140,6 +149,28 @@ docker image inspect "$base_image" > /dev/null 2>&1 \
     || build_on_the_host
 compose build > "$work/build" 2>&1 || fail "$(cat "$work/build")"
 
+echo 'a bad setting ends the service'
+PROXY_GAP=1 compose up --detach proxy > "$work/up" 2>&1 || true
+until_true 60 'the proxy ends' has_ended proxy
+[[ $(inspect proxy '{{.State.ExitCode}} {{.RestartCount}}') == '2 0' ]] \
+    || fail "the proxy was started again, or ended otherwise: $(logs proxy)"
+logged proxy 'PROXY_GAP="1"; allowed' 1 || fail "$(logs proxy)"
+compose down --volumes > /dev/null 2>&1
+
+# The gap is long enough for a machine that stalls. All requests are the first ones of a fresh pair.
+echo 'the first responses are cut'
+PROXY_GAP=10s up lazy proxy
+proxy=$(compose port proxy 8080)
+for request in {1..8}; do
+    post "$proxy" > "$work/first-$request" &
+done
+wait
+for request in {1..8}; do
+    [[ $(cat "$work/first-$request") =~ ^[0-9]+' 18'$ ]] \
+        || fail "a first response was not cut: $(cat "$work"/first-*) $(logs proxy)"
+done
+compose down --volumes > /dev/null 2>&1
+
 echo 'lazy: resets in the log'
 up lazy
 for service in upstream proxy client; do
@@ -167,4 +198,24 @@ stop
 [[ $(summary resets) == 0 && $(summary truncated) == 0 ]] || fail "$(logs proxy)"
 (($(summary requests) >= requests)) || fail "$(logs proxy)"
 logged proxy "$reset" 1 && fail "$(logs proxy)"
+compose down --volumes > /dev/null 2>&1
+
+if [[ -d /sys/kernel/tracing/instances ]]; then
+    echo 'compose.kernel.yaml: the kernel proves the causes, in containers without --privileged'
+    files+=(--file docker/compose.kernel.yaml)
+    up lazy
+    for service in upstream proxy; do
+        found=$(inspect "$service" '{{.Config.User}} {{.HostConfig.CapDrop}} {{.HostConfig.CapAdd}} {{.HostConfig.Privileged}}')
+        [[ $found =~ ^'0:0 [ALL] '.*NET_RAW.*' false'$ ]] || fail "$service: $found"
+        logged "$service" 'witness=kernel' 1 || fail "$(logs "$service")"
+    done
+    until_true 60 'causes are proved' logged proxy 'known=proved' 10
+    until_true 60 'causes are proved' logged upstream 'known=proved' 10
+    stop
+    show --last 1 > "$work/shown"
+    grep --quiet "known     proved, by the kernel's reason" "$work/shown" && grep --quiet '══ RST' "$work/shown" \
+        || fail "no packets, or not proved by the kernel: $(cat "$work/shown")"
+else
+    echo '!!! the kernel in containers was NOT tested: tracefs is not mounted at /sys/kernel/tracing'
+fi
 echo 'docker: as it should be'

@@ -5,7 +5,9 @@
 
 use std::process::{Command, Output};
 
-use rstlab_tests::{InTime as _, assert_contains, check_schema, for_everybody, rstlab, text};
+use rstlab_tests::{
+    InTime as _, assert_contains, binary, check_schema, for_everybody, rstlab, text,
+};
 use serde_json::Value;
 
 fn trace(args: &[&str]) -> Output {
@@ -120,6 +122,31 @@ fn trace_prints_a_record_as_the_schema_says_and_draws_xml() {
 }
 
 #[test]
+fn trace_tries_again_until_the_outcome_asked_for() {
+    let shown = shown(&["--gap", "100ms", "--witness", "sockets"]);
+    assert_contains(&shown, &["tries     ", ", until the response was cut"]);
+    // A response that fits in the buffers is never cut, and a request without a body is not reset.
+    for (args, parts) in [
+        (
+            ["--response-bytes=1024", "--until=cut"],
+            ["20, and no response was cut: ", "larger --response-bytes"],
+        ),
+        (
+            ["--body=0", "--gap=0ms"],
+            ["20, and no response was cut: 20 whole", "a --body over 0"],
+        ),
+    ] {
+        let output = trace(&[&["--gap=20ms", "--witness=sockets"], &args[..]].concat());
+        assert_eq!(output.status.code(), Some(1));
+        assert_contains(text(&output.stdout), &parts);
+    }
+    let any = ["--body=0", "--until=any", "--witness=sockets"];
+    let output = trace(&[&any[..], &["--json"]].concat());
+    assert_eq!(output.status.code(), Some(0));
+    assert!(!text(&output.stderr).contains("tries"));
+}
+
+#[test]
 fn trace_says_what_it_cannot_do() {
     let output = trace(&[
         "--mode",
@@ -128,6 +155,8 @@ fn trace_says_what_it_cannot_do() {
         "1",
         "--body",
         "2GiB",
+        "--until",
+        "reset",
         "--witness",
         "all",
     ]);
@@ -135,7 +164,8 @@ fn trace_says_what_it_cannot_do() {
     assert_contains(
         text(&output.stderr),
         &[
-            "4 bad settings",
+            "5 bad settings",
+            "--until=\"reset\"; allowed: cut, harmless, whole, any",
             "--mode=\"lzy\"; allowed: lazy, drain",
             "--gap",
             "--body",
@@ -214,6 +244,28 @@ mod kernel {
         let show = rstlab(&["show", file]).output_in_time();
         let parts = ["known     proved, by the packets", "══ RST"];
         assert_contains(text(&show.stdout), &parts);
+    }
+
+    /// In a network namespace whose send buffers do not grow, as between containers and with little memory for TCP.
+    #[test]
+    fn a_response_is_cut_though_the_kernel_s_own_send_buffers_are_small() {
+        let limit = std::fs::read_to_string("/proc/sys/net/core/wmem_max").unwrap();
+        if limit.trim().parse::<u64>().unwrap() < 1 << 20 {
+            eprintln!("NOT TESTED: net.core.wmem_max is below the default of UPSTREAM_SNDBUF");
+            return;
+        }
+        let output = Command::new("unshare")
+            .args(["--net", "sh", "-ec"])
+            .arg(
+                "ip link set lo up\n\
+                 echo 4096 16384 65536 > /proc/sys/net/ipv4/tcp_wmem\n\
+                 exec \"$0\" trace --gap 100ms --witness sockets",
+            )
+            .arg(binary("rstlab"))
+            .output_in_time();
+        let shown = text(&output.stdout);
+        assert!(output.status.success(), "{shown}{}", text(&output.stderr));
+        assert_contains(shown, &[", until the response was cut"]);
     }
 
     #[test]

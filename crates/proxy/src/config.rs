@@ -228,6 +228,7 @@ mod tests {
             "--gap=1",
             "--max-body=big",
             "--on-write-error=retry",
+            "--rcvbuf=2GiB",
             "--upstream-keepalive=yes",
             "--read-timeout=0s",
             "--log-format=xml",
@@ -240,6 +241,7 @@ mod tests {
             "PROXY_MAX_BODY",
             "PROXY_ON_WRITE_ERROR",
             "PROXY_UPSTREAM_KEEPALIVE=\"yes\"; allowed: on, off",
+            "PROXY_RCVBUF",
             "PROXY_READ_TIMEOUT",
             "LOG_FORMAT",
         ] {

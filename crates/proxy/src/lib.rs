@@ -11,6 +11,7 @@
 mod client;
 mod client_io;
 mod config;
+mod connect;
 mod exchange;
 mod first_head;
 mod forward;

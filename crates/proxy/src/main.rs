@@ -23,7 +23,7 @@ fn main() -> ExitCode {
 
 async fn serve(config: ProxyConfig) -> anyhow::Result<()> {
     let stop = stop_on_signals()?;
-    let listener = listen("PROXY_LISTEN", &config.listen).await?;
+    let listener = listen("PROXY_LISTEN", &config.listen, None).await?;
     let (witness, takers) = config.witness_options().open(config.upstream_port())?;
     tracing::info!(
         address = %listener.local_addr()?,

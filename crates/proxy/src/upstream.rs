@@ -1,7 +1,6 @@
 //! An upstream connection: makes it, drives it to the end of its exchange, and then watches or keeps it.
 
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
@@ -18,12 +17,13 @@ use rstlab_wire::{
 use rstlab_witness::{Connection, Dispatch};
 use socket2::SockRef;
 use tokio::io::AsyncReadExt;
-use tokio::net::{TcpSocket, TcpStream, lookup_host};
+use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
 use crate::config::{ProxyConfig, Writes};
+use crate::connect;
 use crate::exchange::{Came, Exchange, Finished, Handed};
 use crate::outgoing::Outgoing;
 use crate::pool::Pool;
@@ -102,7 +102,7 @@ pub(crate) async fn connect(
     tape: &mut Tape,
 ) -> io::Result<(TcpStream, Option<Connection>)> {
     let began = tape.begin();
-    let stream = timeout(config.connect_timeout, connect_any(config))
+    let stream = timeout(config.connect_timeout, connect::connect(config))
         .await
         .map_err(|_| rustix::io::Errno::TIMEDOUT)??;
     tape.note(began, SysCall::Connect, Ok(0));
@@ -119,27 +119,6 @@ pub(crate) async fn connect(
         stream,
         ends.map(|(server, client)| Connection { server, client }),
     ))
-}
-
-/// Connects to the first address of the upstream that takes a connection.
-async fn connect_any(config: &ProxyConfig) -> io::Result<TcpStream> {
-    let Some(rcvbuf) = config.rcvbuf else {
-        return TcpStream::connect(&config.upstream).await;
-    };
-    let mut refused = io::Error::other("the name has no address");
-    for address in lookup_host(&config.upstream).await? {
-        let socket = match address {
-            SocketAddr::V4(_) => TcpSocket::new_v4()?,
-            SocketAddr::V6(_) => TcpSocket::new_v6()?,
-        };
-        // Before the connect, because the window that the SYN offers follows from the size (tcp(7)).
-        socket.set_recv_buffer_size(rcvbuf)?;
-        match socket.connect(address).await {
-            Ok(stream) => return Ok(stream),
-            Err(error) => refused = error,
-        }
-    }
-    Err(refused)
 }
 
 /// Sends a request on a connection, and starts a task that drives the connection to its end.

@@ -249,6 +249,7 @@ mod tests {
             "--mode=lzy",
             "--response-bytes=much",
             "--status=199",
+            "--sndbuf=1KiB",
             "--think=1",
             "--max-body=-1",
             "--close-delay=soon",
@@ -261,12 +262,13 @@ mod tests {
         ])
         .unwrap_err();
         for part in [
-            "13 bad settings",
+            "14 bad settings",
             "UPSTREAM_LISTEN=\"8000\"",
             "UPSTREAM_MODE=\"lzy\"; allowed: lazy, drain, cap, delay, linger, abort, \
              truncate, idle-close, kill",
             "UPSTREAM_RESPONSE_BYTES=\"much\"",
             "UPSTREAM_STATUS=\"199\"; allowed: a final status, 200 to 599",
+            "UPSTREAM_SNDBUF=\"1KiB\"; allowed: kernel, or a number of bytes from 4KiB",
             "UPSTREAM_THINK=\"1\"",
             "UPSTREAM_MAX_BODY=\"-1\"",
             "UPSTREAM_CLOSE_DELAY=\"soon\"",
@@ -279,6 +281,12 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part} is missing in:\n{text}");
         }
+    }
+
+    #[test]
+    fn a_send_buffer_has_a_size_or_is_the_kernel_s() {
+        assert_eq!(config(&["--sndbuf=64KiB"]).unwrap().sndbuf, Some(65_536));
+        assert_eq!(config(&["--sndbuf=kernel"]).unwrap().sndbuf, None);
     }
 
     #[test]

@@ -14,7 +14,6 @@ mod last;
 mod log;
 mod mode;
 mod part;
-mod send_buffer;
 mod serve;
 
 pub use app::Answer;

@@ -27,7 +27,7 @@ fn main() -> ExitCode {
 async fn serve(mut config: UpstreamConfig) -> anyhow::Result<()> {
     config.program = std::env::current_exe().ok();
     let stop = stop_on_signals()?;
-    let listener = listen("UPSTREAM_LISTEN", &config.listen).await?;
+    let listener = listen("UPSTREAM_LISTEN", &config.listen, config.sndbuf).await?;
     let (witness, takers) = config
         .witness_options()
         .open(listener.local_addr()?.port())?;

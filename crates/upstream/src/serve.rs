@@ -15,7 +15,6 @@ use crate::config::UpstreamConfig;
 use crate::ended::Accepted;
 use crate::exchange::{ConnectionEnd, connection};
 use crate::log::UpstreamLog;
-use crate::send_buffer;
 
 /// Why a mode with a child process can't be served.
 const NO_PROGRAM: &str =
@@ -37,14 +36,6 @@ pub async fn run(
 ) -> io::Result<()> {
     let address = listener.local_addr()?;
     let now = config.now();
-    if let Some(bytes) = now.sndbuf
-        && !send_buffer::set(&listener, bytes)?
-    {
-        tracing::info!(
-            bytes,
-            "UPSTREAM_SNDBUF is over net.core.wmem_max: the kernel's own size is used"
-        );
-    }
     if now.mode.has_child() && now.program.is_none() {
         let text = format!("mode {} {NO_PROGRAM}", now.mode.as_str());
         return Err(io::Error::new(io::ErrorKind::Unsupported, text));

@@ -10,7 +10,7 @@ use rstlab_upstream::{Mode, UpstreamConfig as Config, run};
 use rstlab_witness::{Takers, Witness};
 use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -21,7 +21,9 @@ struct Server {
 }
 
 async fn serve(config: Config) -> Server {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let listener = rstlab_cli::listen("no setting", "127.0.0.1:0", config.sndbuf)
+        .await
+        .unwrap();
     let address = listener.local_addr().unwrap();
     let stop = CancellationToken::new();
     let task = tokio::spawn(run(
@@ -109,4 +111,21 @@ async fn stopping_does_not_wait_for_a_kept_connection() {
     soon(server.task).await.unwrap().unwrap();
     assert!(start.elapsed() < rstlab_wire::accept::GRACE);
     assert_eq!(client.read(&mut [0]).await.unwrap(), 0);
+}
+
+/// The server cannot close before almost all of the response has arrived, so that its RST cuts off only a little.
+#[tokio::test]
+async fn a_small_send_buffer_holds_little_of_a_response_back() {
+    let server = serve(Config {
+        sndbuf: Some(4096),
+        ..mode(Mode::Lazy)
+    })
+    .await;
+    let mut client = TcpStream::connect(server.address).await.unwrap();
+    client.write_all(post(22).as_bytes()).await.unwrap();
+    // The server has read the head alone, and has begun to answer.
+    let mut answer = vec![client.read_u8().await.unwrap()];
+    client.write_all(BODY).await.unwrap();
+    let _reset = client.read_to_end(&mut answer).await;
+    assert!(answer.len() > 500_000, "{}", answer.len());
 }

@@ -7,10 +7,13 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, thiserror::Error)]
 pub enum Unavailable {
     /// tracefs is not mounted.
-    #[error("tracefs is not mounted; as root: mount -t tracefs tracefs /sys/kernel/tracing")]
+    #[error(
+        "tracefs is not mounted; as root: mount -t tracefs tracefs /sys/kernel/tracing; a container takes the host's \
+         with --user 0 -v /sys/kernel/tracing:/tracing"
+    )]
     NotMounted,
     /// The program does not run as root.
-    #[error("{} is for root only: run this as root (sudo), in a container with --privileged", path.display())]
+    #[error("{} is for root only: run this as root (sudo), in a container with --user 0", path.display())]
     Forbidden {
         /// What could not be opened.
         path: PathBuf,
@@ -42,7 +45,7 @@ pub enum Unavailable {
     /// The program lacks the capability `CAP_NET_RAW`.
     #[error(
         "capturing packets needs CAP_NET_RAW: run this as root (sudo) or after setcap cap_net_raw+ep \
-         PROGRAM, in a container with --cap-add NET_RAW"
+         PROGRAM, in a container with --user 0 --cap-add NET_RAW"
     )]
     CaptureForbidden {
         /// The kernel's answer.
@@ -89,12 +92,13 @@ mod tests {
     fn an_unavailable_evidence_says_what_to_do() {
         let text = Unavailable::NotMounted.to_string();
         assert!(text.contains("mount -t tracefs tracefs /sys/kernel/tracing"));
+        assert!(text.contains("--user 0 -v /sys/kernel/tracing:/tracing"));
         let denied = || io::Error::from(io::ErrorKind::PermissionDenied);
         let text = Unavailable::new("list", Path::new("/t"), denied()).to_string();
         assert!(text.contains("/t is for root only"), "{text}");
         let text = Unavailable::capture("open a packet socket", denied()).to_string();
         assert!(
-            text.contains("CAP_NET_RAW") && text.contains("setcap"),
+            text.contains("setcap") && text.contains("--user 0 --cap-add NET_RAW"),
             "{text}"
         );
     }

@@ -36,10 +36,11 @@ struct ServerTask {
 
 impl TestbedPorts {
     pub(crate) async fn open() -> anyhow::Result<Self> {
-        let listen = || rstlab_cli::listen("no setting", "127.0.0.1:0");
+        let listen = |sndbuf| rstlab_cli::listen("no setting", "127.0.0.1:0", sndbuf);
+        let sndbuf = rstlab_upstream::UpstreamConfig::default().sndbuf;
         Ok(Self {
-            upstream: listen().await?,
-            proxy: listen().await?,
+            upstream: listen(sndbuf).await?,
+            proxy: listen(None).await?,
         })
     }
 
