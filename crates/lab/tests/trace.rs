@@ -128,7 +128,7 @@ fn trace_tries_again_until_the_outcome_asked_for() {
     // A response that fits in the buffers is never cut, and a request without a body is not reset.
     for (args, parts) in [
         (
-            ["--response-bytes=1024", "--until=cut"],
+            ["--response-bytes=1024", "--gap=20ms"],
             ["20, and no response was cut: ", "larger --response-bytes"],
         ),
         (
@@ -136,7 +136,7 @@ fn trace_tries_again_until_the_outcome_asked_for() {
             ["20, and no response was cut: 20 whole", "a --body over 0"],
         ),
     ] {
-        let output = trace(&[&["--gap=20ms", "--witness=sockets"], &args[..]].concat());
+        let output = trace(&[&["--witness=sockets"], &args[..]].concat());
         assert_eq!(output.status.code(), Some(1));
         assert_contains(text(&output.stdout), &parts);
     }
