@@ -76,6 +76,14 @@ async fn a_server_that_speaks_tls_is_recognized() {
     assert_contains(&error.to_string(), &["TLS: the port speaks https"]);
 }
 
+/// An empty SETTINGS frame, as a server sends it first (RFC 9113 §3.4).
+#[tokio::test]
+async fn a_server_that_speaks_http_2_is_recognized() {
+    let peer = Peer::answering(b"\x00\x00\x00\x04\x00\x00\x00\x00\x00", PeerEnd::Close).await;
+    let error = check_it(peer).await.unwrap_err();
+    assert_contains(&error.to_string(), &["HTTP/2: the port speaks it"]);
+}
+
 #[tokio::test]
 async fn a_server_that_answers_400_because_it_speaks_tls_is_recognized() {
     let bad_request = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";

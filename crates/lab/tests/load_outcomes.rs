@@ -387,3 +387,40 @@ async fn a_split_request_pauses_between_head_and_body() {
     assert!(report.latency_us.unwrap().p50 >= 19_900);
     assert_eq!(peer.finish().await as u64, REQUESTS);
 }
+
+/// A TLS alert, an empty SETTINGS frame of HTTP/2, and 400 to a plain request from a server that speaks TLS.
+#[tokio::test]
+async fn a_server_with_another_protocol_ends_the_load_and_is_named() {
+    let bad_request =
+        &b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"[..];
+    let alert = &b"\x15\x03\x03\x00\x02\x02\x28"[..];
+    let settings = &b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"[..];
+    for (plain, to_hello, protocol) in [
+        (alert, alert, Some("TLS: the port speaks https")),
+        (
+            settings,
+            settings,
+            Some("HTTP/2: the port speaks it without TLS, and no HTTP/1.1"),
+        ),
+        (bad_request, alert, Some("TLS: the port speaks https")),
+        (bad_request, bad_request, None),
+        (b"220 mail.example ESMTP\r\n", b"502 what?\r\n", None),
+    ] {
+        let peer = Peer::start(move |mut stream, _| async move {
+            let mut begin = [0];
+            stream.peek(&mut begin).await.unwrap();
+            try_read_head(&mut stream).await;
+            let answer = if begin == [0x16] { to_hello } else { plain };
+            stream.write_all(answer).await.unwrap();
+        })
+        .await;
+        let mut plan = plan(&peer);
+        if protocol.is_some() {
+            // The end of the run is not waited for.
+            plan.extent = Extent::Duration(Duration::from_secs(3000));
+        }
+        let report = soon(run(&plan, |_| {})).await;
+        assert_eq!(report.other_protocol, protocol);
+        assert_eq!(report.interrupted, protocol.is_some());
+    }
+}

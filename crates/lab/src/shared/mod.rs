@@ -3,6 +3,7 @@
 pub(crate) mod errno;
 pub(crate) mod given;
 pub(crate) mod markdown;
+pub(crate) mod other_protocol;
 pub(crate) mod output;
 pub(crate) mod printable;
 pub(crate) mod table;

@@ -71,6 +71,8 @@ pub struct Malformed {
 impl Malformed {
     /// A TLS record, an alert or a handshake (RFC 8446 §5.1), stands in place of a head.
     pub const TLS: &str = "TLS: the port speaks https";
+    /// A SETTINGS or GOAWAY frame on stream 0 (RFC 9113 §4.1, §6.5, §6.8) stands in place of a head.
+    pub const HTTP2: &str = "HTTP/2: the port speaks it without TLS, and no HTTP/1.1";
 
     fn new(why: impl Into<String>) -> Self {
         Self {
@@ -202,6 +204,7 @@ impl Messages {
             // The first byte of a TLS record may come alone.
             [0x15 | 0x16] => Status::Partial,
             [0x15 | 0x16, 3, ..] => return Err(Malformed::new(Malformed::TLS)),
+            [0, _, _, 4 | 7, _, 0, 0, 0, 0, ..] => return Err(Malformed::new(Malformed::HTTP2)),
             _ => head::parse(seen, self.direction, limits.fields)?,
         };
         let Status::Complete((length, head)) = parsed else {

@@ -13,6 +13,7 @@ use super::plan::CheckPlan;
 use super::response::TLS;
 use super::script::{RequestHead, Script, Step};
 use super::trial::{Trial, TrialOutcome};
+use crate::shared::other_protocol::TLS_HELLO;
 
 /// The answer to the request without a body.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
@@ -109,21 +110,12 @@ pub(super) async fn still_there(plan: &CheckPlan, made: u64) -> Result<(), Canno
     }
 }
 
-/// A ClientHello of TLS 1.2 with two cipher suites (RFC 5246 §7.4.1.2), in a record of its own.
-const HELLO: &[u8] =
-    b"\x16\x03\x01\x00\x2f\x01\x00\x00\x2b\x03\x03rstlab asks whether this is TLS.\
-    \x00\x00\x04\xc0\x2b\xc0\x2f\x01\x00";
-
-/// The end of a request, for a server that takes the ClientHello for one; to a TLS server it is less than a record's
-/// head.
-const END: &[u8] = b"\r\n\r\n";
-
 /// Makes sure that 400 is the answer to the request, and not to http on a port for https.
 ///
 /// # Errors
 /// The server answers a TLS handshake with a TLS record.
 async fn speaks_no_tls(plan: &CheckPlan) -> Result<(), CannotCheck> {
-    let hello = Script::new(plan, vec![Step::Send([HELLO, END].concat())]);
+    let hello = Script::new(plan, vec![Step::Send(TLS_HELLO.to_vec())]);
     match ask(plan, &hello, plan.timeout).await {
         Err(CannotCheck::NotHttp { address, what }) if what == TLS => {
             Err(CannotCheck::NotHttp { address, what })

@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 use std::process::ExitCode;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use rstlab_cli::{Settings, block_on, stop_on_signals};
 use rstlab_wire::accept;
 
@@ -147,7 +147,7 @@ impl LoadArgs {
 /// Looks up the host, runs the load, and prints the report.
 ///
 /// # Errors
-/// The host does not resolve, or standard output is closed.
+/// The host does not resolve, the server speaks TLS or HTTP/2, or standard output is closed.
 pub fn execute(config: &LoadConfig) -> anyhow::Result<ExitCode> {
     block_on(load(config))
 }
@@ -170,6 +170,12 @@ async fn load(config: &LoadConfig) -> anyhow::Result<ExitCode> {
     };
     let report = run_until(&plan, stop_on_signals()?, |done| bar.set_position(done)).await;
     bar.finish_and_clear();
+    if let Some(protocol) = report.other_protocol {
+        bail!(
+            "cannot read what {} answers: {protocol}",
+            plan.target.address
+        );
+    }
 
     print([if config.json {
         serde_json::to_string(&report)? + "\n"

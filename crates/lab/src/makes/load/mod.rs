@@ -24,6 +24,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::shared::other_protocol::other_protocol;
 pub use crate::shared::target::Target;
 pub use args::{LoadArgs, LoadConfig, execute};
 pub use report::{Cuts, FailedAs, Latency, LoadFailure, LoadReport};
@@ -39,6 +40,9 @@ pub const MAX_CONNECTIONS: usize = 10_000;
 
 /// At least this many connections can be watched for a late reset at a time, beside those that carry requests.
 const MIN_WATCHERS: usize = 256;
+
+/// The longest that a server is asked for its protocol.
+const MAX_QUESTION: Duration = Duration::from_secs(5);
 
 /// What to send, how, and how much of it.
 #[derive(Debug, Clone)]
@@ -103,7 +107,8 @@ pub async fn run(plan: &LoadPlan, progress: impl Fn(u64) + Sync) -> LoadReport {
     run_until(plan, CancellationToken::new(), progress).await
 }
 
-/// As [`run`], but ends at once when `stop` is cancelled. The requests that are under way then are not counted.
+/// As [`run`], but ends at once when `stop` is cancelled, or when it is known that the server speaks TLS or HTTP/2; then
+/// `stop` is cancelled too. The requests that are under way then are not counted.
 ///
 /// # Panics
 /// As `progress` does.
@@ -114,7 +119,7 @@ pub async fn run_until(
 ) -> LoadReport {
     let connections = plan.connections.clamp(1, MAX_CONNECTIONS);
     let shared = Arc::new(RunShared {
-        pace: pace::Pace::new(plan.extent, plan.rate, stop),
+        pace: pace::Pace::new(plan.extent, plan.rate, stop.clone()),
         plan: plan.clone(),
         watchers: Arc::new(Semaphore::new(connections.max(MIN_WATCHERS))),
     });
@@ -132,10 +137,21 @@ pub async fn run_until(
     drop(sender);
 
     let mut tally = LoadTally::new(shared.pace.start());
+    let mut asked = false;
     // The channel closes when the last worker and the last watched connection have ended.
     while let Some(event) = events.recv().await {
         match event {
-            WorkerEvent::Done(sample) => progress(tally.sample(&sample)),
+            WorkerEvent::Done(sample) => {
+                progress(tally.sample(&sample));
+                if !asked && tally.doubts_the_protocol(&sample) {
+                    asked = true;
+                    let limit = plan.timeout.min(MAX_QUESTION);
+                    if let Some(protocol) = other_protocol(&plan.target, limit).await {
+                        tally.speaks(protocol);
+                        stop.cancel();
+                    }
+                }
+            }
             WorkerEvent::LateReset(failure) => tally.late_reset(failure),
             WorkerEvent::SentAgain => tally.sent_again(),
         }

@@ -1,6 +1,7 @@
 //! The report of a load: the outcomes of its requests in numbers.
 
 use hdrhistogram::Histogram;
+use http::StatusCode;
 use rstlab_wire::{Failure, Phase};
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -60,6 +61,9 @@ pub struct LoadReport {
     pub latency_us: Option<Latency>,
     /// Everything that failed, the most frequent first.
     pub failures: Vec<LoadFailure>,
+    /// The protocol that the server speaks in place of HTTP/1.1, if it is known; then the run has ended.
+    #[serde(skip)]
+    pub other_protocol: Option<&'static str>,
 }
 
 /// Responses that were cut, by what cut them.
@@ -208,6 +212,20 @@ impl LoadTally {
             _ => self.count(LoadFailure::of(sample)),
         }
         self.report.requests
+    }
+
+    /// Whether every request so far got 400 or something that is no HTTP/1.1, as from a server with another protocol.
+    pub(super) fn doubts_the_protocol(&self, last: &Sample) -> bool {
+        let doubtful = match &last.outcome {
+            RequestOutcome::Whole(status) => *status == StatusCode::BAD_REQUEST,
+            outcome => matches!(outcome, RequestOutcome::BadResponse(_)),
+        };
+        doubtful && self.report.whole == self.report.status_4xx
+    }
+
+    /// Notes that the server speaks another protocol.
+    pub(super) fn speaks(&mut self, protocol: &'static str) {
+        self.report.other_protocol = Some(protocol);
     }
 
     /// Counts a reset that came after a whole response.
