@@ -76,6 +76,9 @@ impl WatchedReset {
         let evidence = reset.evidence();
         let sender =
             (evidence.kernel.as_ref()).and_then(|word| word.reset.as_ref()?.sender.clone());
+        // While `Owners` looks at a descriptor of a process, it holds the socket (`proc_fd_link`). If the process ends
+        // meanwhile, the kernel closes the socket in our thread: then the sender is not known.
+        let sender = sender.filter(|it| it.pid != std::process::id());
         let event = reset.event;
         // If there was no socket, a process that listens now came after the RST.
         let has_owner = sender.is_none() && event.state != Some(State::NoSocket);
@@ -146,4 +149,46 @@ impl WatchedReset {
 fn known(cause: Option<(Cause, Known)>) -> Option<Known> {
     let (_, known) = cause.filter(|(cause, _)| *cause != Cause::Unknown)?;
     Some(known)
+}
+
+#[cfg(test)]
+mod tests {
+    use rstlab_witness::{ResetEvent, Stamp, monotonic_now};
+
+    use super::*;
+
+    #[test]
+    fn this_process_is_never_named_as_the_sender() {
+        let own = std::process::id();
+        // No process has a number so high (`PID_MAX_LIMIT`).
+        for (pid, is_named) in [(own, false), (4_194_305, true)] {
+            let event = ResetEvent {
+                stamp: Stamp {
+                    time: monotonic_now(),
+                    comm: Some("worker".to_owned()),
+                    pid,
+                    process: Some(pid),
+                    cpu: 0,
+                    in_interrupt: false,
+                },
+                own_call: true,
+                source: "127.0.0.1:80".parse().unwrap(),
+                destination: "127.0.0.1:4000".parse().ok(),
+                state: Some(State::Close),
+                reason: Some(Reason::AbortOnClose),
+            };
+            let reset = TracedReset {
+                event,
+                place: Place::First,
+                killed: None,
+            };
+            let owner = Owner {
+                process: Process { name: None, pid: 7 },
+                others: 0,
+            };
+            let watched = WatchedReset::of_kernel(reset, UNIX_EPOCH, |_| Some(owner));
+            assert_eq!(watched.sender.is_some(), is_named);
+            assert_eq!(watched.owner.is_none(), is_named);
+        }
+    }
 }
