@@ -115,6 +115,15 @@ pub fn directory() -> Allowed<impl Fn(&str) -> Option<Option<PathBuf>>> {
     Allowed::new("the path of a directory", parse).named("DIR")
 }
 
+/// The mode of a file that its owner reads and writes, and that others may read.
+pub fn file_mode() -> Allowed<impl Fn(&str) -> Option<u32>> {
+    let parse = |text: &str| {
+        let mode = u32::from_str_radix(text, 8).ok();
+        mode.filter(|mode| [0o600, 0o640, 0o644].contains(mode))
+    };
+    Allowed::new("0600, 0640, 0644", parse).named("MODE")
+}
+
 /// A number from 1 to `max`.
 pub fn count(max: usize) -> Allowed<impl Fn(&str) -> Option<usize>> {
     let parse = move |text: &str| text.parse().ok().filter(|count| (1..=max).contains(count));

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use rstlab_witness::{Level, Recorder, Role, Sources, Takers, Witness};
+use rstlab_witness::{Keeping, Level, Recorder, Role, Sources, Takers, Witness};
 
 use crate::Settings;
 use crate::allowed::{self, Allowed};
@@ -40,8 +40,8 @@ pub struct WitnessOptions {
     pub level: Option<Level>,
     /// The directory of the records, if they are kept.
     pub directory: Option<PathBuf>,
-    /// Largest number of records kept.
-    pub max_records: usize,
+    /// What is kept there.
+    pub keeping: Keeping,
 }
 
 impl WitnessOptions {
@@ -53,7 +53,7 @@ impl WitnessOptions {
         let program = self.role.as_str().to_uppercase();
         let mut takers = Takers::default();
         if let Some(directory) = &self.directory {
-            let recorder = Recorder::to_dir(directory, self.role, self.max_records)
+            let recorder = Recorder::to_dir(directory, self.role, self.keeping)
                 .with_context(|| format!("{program}_RECORD={}", directory.display()))?;
             takers = takers.and(recorder);
         }
@@ -61,6 +61,7 @@ impl WitnessOptions {
             wanted: self.level,
             port,
             for_records: self.directory.is_some(),
+            with_payload: self.directory.is_some() && self.keeping.payload,
             shared_dir: self
                 .directory
                 .as_deref()

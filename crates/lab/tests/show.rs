@@ -3,14 +3,15 @@
 #![allow(clippy::unwrap_used)]
 
 use std::fs;
+use std::io::{BufRead as _, BufReader};
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 
 use rstlab_tests::{InTime as _, assert_contains, check_schema, json_lines, rstlab, text};
 use rstlab_witness::{
-    Cause, Event, Known, Lane, Packet, Process, Reason, Record, Recorder, Role, Side, State, What,
-    conversations, read_pcapng, write_pcapng,
+    CaptureFile, Cause, Event, Keeping, Known, Lane, Packet, Process, Reason, Record, Recorder,
+    Role, Side, State, What, read_pcapng, write_pcapng,
 };
 use serde_json::Value;
 use tempfile::TempDir;
@@ -42,7 +43,7 @@ fn later(mut record: Record, later: u64) -> Record {
 fn stored(proxy: Vec<Record>, upstream: Vec<Record>) -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     for (role, records) in [(Role::Proxy, proxy), (Role::Upstream, upstream)] {
-        let recorder = Recorder::to_dir(dir.path(), role, 100).unwrap();
+        let recorder = Recorder::to_dir(dir.path(), role, Keeping::default()).unwrap();
         records
             .into_iter()
             .for_each(|record| recorder.keep(&Arc::new(record)));
@@ -281,11 +282,72 @@ fn bad_settings_of_show_are_all_named() {
 fn captured(file: &[u8], wanted: impl Fn(&Packet) -> bool) -> Vec<u8> {
     let path = tempfile::NamedTempFile::new().unwrap();
     fs::write(path.path(), file).unwrap();
-    let packets = read_pcapng(path.path()).unwrap().into_iter();
-    let found = conversations(packets.filter(wanted).collect());
+    let read = read_pcapng(path.path()).unwrap();
+    let found: CaptureFile = read.packets().filter(wanted).collect();
     let mut file = Vec::new();
-    write_pcapng(&mut file, &found[0], "").unwrap();
+    write_pcapng(&mut file, &found.conversation(0), "").unwrap();
     file
+}
+
+/// A capture file with this many connections, each opened and reset.
+fn many_resets(connections: u32) -> Vec<u8> {
+    let block = |kind: u32, body: &[u8]| {
+        let length = (body.len() as u32 + 12).to_ne_bytes();
+        [&kind.to_ne_bytes(), &length, body, &length].concat()
+    };
+    let section = [0x1a2b_3c4d_u32, 1, u32::MAX, u32::MAX].map(u32::to_ne_bytes);
+    // Frames begin with the IP header (LINKTYPE_RAW).
+    let interface = [101_u32, 0].map(u32::to_ne_bytes);
+    let mut file = block(0x0a0d_0d0a, &section.concat());
+    file.extend(block(1, &interface.concat()));
+    for connection in 0..connections {
+        let client = [10, 1, (connection >> 16) as u8, (connection >> 8) as u8];
+        let client_port = [200, connection as u8];
+        let mut segment = |to_server: bool, numbers: [u32; 2], flags: u8| {
+            let mut ends = [(client, client_port), ([10, 0, 0, 1], [0, 80])];
+            if !to_server {
+                ends.reverse();
+            }
+            let [(from, from_port), (to, to_port)] = ends;
+            let ip = [0x45, 0, 0, 40, 0, 0, 0, 0, 64, 6, 0, 0];
+            let numbers = numbers.map(u32::to_be_bytes).concat();
+            let rest = [0x50, flags, 2, 0, 0, 0, 0, 0];
+            let ports = [from_port, to_port].concat();
+            let packet = [&ip[..], &from, &to, &ports, &numbers, &rest].concat();
+            let before = [0, 0, connection, 40, 40].map(u32::to_ne_bytes).concat();
+            file.extend(block(6, &[before, packet].concat()));
+        };
+        segment(true, [99, 0], 0x02);
+        segment(false, [499, 100], 0x12);
+        segment(false, [500, 100], 0x14);
+    }
+    file
+}
+
+#[test]
+fn a_capture_of_many_connections_is_shown_in_little_memory() {
+    const CONNECTIONS: u32 = 40_000;
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("many.pcapng"), many_resets(CONNECTIONS)).unwrap();
+    let mut child = rstlab(&["show", "many.pcapng", "--json"])
+        .current_dir(dir.path())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert_eq!(
+        lines.by_ref().take(CONNECTIONS as usize / 2).count(),
+        20_000
+    );
+    // The other half does not fit into the pipe, so the program still runs.
+    let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let peak = peak.unwrap().trim().trim_end_matches(" kB");
+    assert_eq!(lines.count(), 20_000);
+    assert!(child.wait().unwrap().success());
+    // It was 110 MiB when each packet and each record was kept as the program uses them.
+    let peak = peak.parse::<u32>().unwrap() / 1024;
+    assert!(peak < 48, "{peak} MiB");
 }
 
 /// The capture is of the kind that a recorder leaves beside a record; `rstlab trace --pcap` wrote it.

@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use clap::Command;
 use rstlab_cli::allowed::{
-    byte_limit, choice, count, directory, host_port, on_off, socket_buffer, time, time_limit,
+    byte_limit, choice, count, directory, file_mode, host_port, on_off, socket_buffer, time,
+    time_limit,
 };
 use rstlab_cli::{
     LogFormat, LogOptions, MAX_RECORDS, WitnessOptions, evidence, log_filter, log_format,
 };
 use rstlab_wire::OnWriteError;
-use rstlab_witness::{Level, Role};
+use rstlab_witness::{Keeping, Level, Role};
 
 rstlab_cli::settings! {
     /// The proxy's settings, checked. [`Default`] gives the documented defaults.
@@ -72,6 +73,13 @@ rstlab_cli::settings! {
 
         /// Largest number of records kept there, the newest; each is at most 256 KiB long
         record_most: usize = "100", count(MAX_RECORDS), fixed;
+
+        /// Mode of the files there. 0600: only the user of this program reads them. 0640: its group too. 0644: everybody
+        record_mode: u32 = "0600", file_mode(), fixed;
+
+        /// on: captured packets are kept with up to 1,500 bytes each, bodies and credentials included. off: with the
+        /// first 64 bytes of each segment's payload, and credentials blanked
+        record_payload: bool = "off", on_off(), fixed;
 
         /// What to log: error, warn, info, debug, trace, or a filter such as rstlab_proxy=debug
         log: String = "info", log_filter(), fixed, variable "LOG";
@@ -138,7 +146,11 @@ impl ProxyConfig {
             role: Role::Proxy,
             level: self.witness,
             directory: self.record.clone(),
-            max_records: self.record_most,
+            keeping: Keeping {
+                most: self.record_most,
+                mode: self.record_mode,
+                payload: self.record_payload,
+            },
         }
     }
 
@@ -184,6 +196,8 @@ mod tests {
             witness: None,
             record: None,
             record_most: 100,
+            record_mode: 0o600,
+            record_payload: false,
             log: "info".to_owned(),
             ..ProxyConfig::default()
         };

@@ -6,14 +6,15 @@ use std::time::Duration;
 use clap::{Arg, ArgMatches, Command, value_parser};
 use http::StatusCode;
 use rstlab_cli::allowed::{
-    self, Allowed, bytes, count, directory, host_port, socket_buffer, time, time_limit,
+    self, Allowed, bytes, count, directory, file_mode, host_port, on_off, socket_buffer, time,
+    time_limit,
 };
 use rstlab_cli::{
     LogFormat, LogOptions, MAX_RECORDS, WitnessOptions, evidence, log_filter, log_format,
 };
 use rstlab_wire::Reads;
 use rstlab_wire::close::{Bounds, Policy};
-use rstlab_witness::{Level, Role};
+use rstlab_witness::{Keeping, Level, Role};
 
 use crate::Mode;
 use crate::mode::{BodyKind, CloseKind};
@@ -66,6 +67,13 @@ rstlab_cli::settings! {
 
         /// Largest number of records kept there, the newest; each is at most 256 KiB long.
         record_most: usize = "100", count(MAX_RECORDS), fixed;
+
+        /// Mode of the files there. 0600: only the user of this program reads them. 0640: its group too. 0644: everybody.
+        record_mode: u32 = "0600", file_mode(), fixed;
+
+        /// on: captured packets are kept with up to 1,500 bytes each, bodies and credentials included. off: with the
+        /// first 64 bytes of each segment's payload, and credentials blanked.
+        record_payload: bool = "off", on_off(), fixed;
 
         /// Which log lines to write: error, warn, info, debug, trace, or a tracing filter.
         log: String = "info", log_filter(), fixed, variable "LOG";
@@ -175,7 +183,11 @@ impl UpstreamConfig {
             role: Role::Upstream,
             level: self.witness,
             directory: self.record.clone(),
-            max_records: self.record_most,
+            keeping: Keeping {
+                most: self.record_most,
+                mode: self.record_mode,
+                payload: self.record_payload,
+            },
         }
     }
 
@@ -221,6 +233,8 @@ mod tests {
             witness: None,
             record: None,
             record_most: 100,
+            record_mode: 0o600,
+            record_payload: false,
             log: "info".to_owned(),
             log_format: LogFormat::Text,
             ..UpstreamConfig::default()

@@ -46,11 +46,11 @@ pub use kernel::{
 pub use own_addresses::OwnAddresses;
 pub use owners::{Owner, Owners};
 pub use packets::{
-    BadCapture, CapturedReset, CapturedResets, Conversation, Flags, Lost, Packet, Packets,
-    conversations, read_pcapng, write_pcapng,
+    BadCapture, CaptureFile, CapturedReset, CapturedResets, Conversation, Flags, Lost, Packet,
+    Packets, read_pcapng, write_pcapng,
 };
 pub use recorder::Recorder;
-pub use records::{BadRecord, BadRecordFile, NotOne, RECORD_VERSION, Record, Role};
+pub use records::{BadRecord, BadRecordFile, Keeping, NotOne, RECORD_VERSION, Record, Role};
 pub use rstlab_wire::monotonic_now;
 pub use unavailable::Unavailable;
 pub use verdict::{Advised, Cause, Known, Ranked, Verdict, ranking};

@@ -74,6 +74,8 @@ pub struct Sources<'a> {
     pub port: u16,
     /// Capture packets too, if that works: the kernel's evidence needs none, but a record shows them.
     pub for_records: bool,
+    /// Capture the payload of packets too.
+    pub with_payload: bool,
     /// The directory in which an upstream tells of its connections, for a proxy.
     pub shared_dir: Option<&'a Path>,
 }
@@ -94,14 +96,14 @@ impl Witness {
     /// # Errors
     /// The evidence asked for is not available here. Without `wanted` there is no error.
     pub fn open(sources: &Sources<'_>) -> Result<Self, Unavailable> {
-        let Sources { wanted, port, .. } = *sources;
+        let Sources { wanted, .. } = *sources;
         let mut why_not = Vec::new();
         let strongest_first = Level::ALL.into_iter().rev();
         for level in strongest_first.filter(|level| wanted.is_none_or(|wanted| wanted == *level)) {
-            match Inner::open(level, port) {
+            match Inner::open(level, sources) {
                 Ok(mut inner) => {
                     if sources.for_records && level == Level::Kernel {
-                        match Packets::open(port) {
+                        match packets(sources) {
                             Ok(packets) => inner.packets = Some(packets),
                             Err(error) => why_not.push(format!("no packets in records: {error}")),
                         }
@@ -256,6 +258,14 @@ fn at_the_client(ended: &Ended) -> Vec<Event> {
     vec![note(ended.began, asked.clone()), note(ended.ended, got)]
 }
 
+/// The capture of the server's port.
+fn packets(sources: &Sources<'_>) -> Result<Packets, Unavailable> {
+    match sources.with_payload {
+        true => Packets::with_payload(sources.port),
+        false => Packets::open(sources.port),
+    }
+}
+
 /// The packets of a connection; waits up to `patience` for a RST among them.
 async fn with_its_reset(packets: &Packets, pair: Pair, patience: Duration) -> Option<Conversation> {
     let deadline = Instant::now() + patience;
@@ -299,7 +309,7 @@ impl Witness {
 }
 
 impl Inner {
-    fn open(level: Level, port: u16) -> Result<Self, Unavailable> {
+    fn open(level: Level, sources: &Sources<'_>) -> Result<Self, Unavailable> {
         let mut inner = Self::default();
         match level {
             Level::Sockets => {}
@@ -307,9 +317,9 @@ impl Inner {
                 let counters = CounterWitness::open().map_err(Unavailable::NoCounters)?;
                 inner.counters = Some(counters);
             }
-            Level::Packets => inner.packets = Some(Packets::open(port)?),
+            Level::Packets => inner.packets = Some(packets(sources)?),
             Level::Kernel => {
-                let kernel = KernelWitness::open(port)?;
+                let kernel = KernelWitness::open(sources.port)?;
                 if !kernel.format().tells_closes_apart() {
                     return Err(Unavailable::NoReasons);
                 }

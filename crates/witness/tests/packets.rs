@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use rstlab_witness::{
     Cause, Conversation, Ending, KernelTrace, Known, Packets, Pair, Place, Reason, Scope, State,
-    TraceEvent, Unavailable, Verdict, conversations, read_pcapng, write_pcapng,
+    TraceEvent, Unavailable, Verdict, read_pcapng, write_pcapng,
 };
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
@@ -491,7 +491,7 @@ async fn tshark_reads_each_file_and_shows_the_reset_with_its_comment() {
 
 /// A file that was written reads back the same, but for the clock: a file has only the wall clock.
 fn same_but_for_the_clock(written: &Conversation, path: &Path) {
-    let read = conversations(read_pcapng(path).unwrap());
+    let read: Vec<_> = read_pcapng(path).unwrap().conversations().collect();
     assert_eq!(read.len(), 1);
     assert_eq!(read[0].packets().len(), written.packets().len());
     for (read, written) in read[0].packets().iter().zip(written.packets()) {
@@ -561,7 +561,7 @@ async fn the_capture_has_the_same_segments_as_tcpdump() {
         }
         let [from, to] = [&file, &converted].map(|path| path.to_str().unwrap());
         command("editcap", &format!("-F pcapng {from} {to}"));
-        let theirs = conversations(read_pcapng(&converted).unwrap());
+        let theirs: Vec<_> = read_pcapng(&converted).unwrap().conversations().collect();
         let count = |all: &[Conversation]| all.iter().map(|it| it.packets().len()).sum::<usize>();
         if count(&ours) == count(&theirs) || Instant::now() > patience {
             break (ours, theirs);

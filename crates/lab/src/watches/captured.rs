@@ -5,10 +5,7 @@ use std::io::Read as _;
 use std::net::SocketAddr;
 use std::path::Path;
 
-use rstlab_witness::{
-    BadCapture, Conversation, Ending, Evidence, RECORD_VERSION, Record, Verdict, conversations,
-    read_pcapng,
-};
+use rstlab_witness::{Conversation, Ending, Evidence, RECORD_VERSION, Record, Verdict};
 
 /// How a pcapng file begins.
 const MAGIC: [u8; 4] = [0x0a, 0x0d, 0x0d, 0x0a];
@@ -21,21 +18,13 @@ pub(crate) fn is_capture(path: &Path) -> bool {
     matches!(ending, Some("pcapng" | "pcap" | "cap")) || (begins().is_ok() && magic == MAGIC)
 }
 
-/// The records of all connections in a pcapng file, in the order of their first packets.
-///
-/// # Errors
-/// The file cannot be read, or is no pcapng file.
-pub(crate) fn records(path: &Path) -> Result<Vec<Record>, BadCapture> {
-    let found = conversations(read_pcapng(path)?);
-    Ok(found.into_iter().filter_map(record).collect())
+/// Whether a RST ended a connection.
+pub(crate) fn is_reset(conversation: &Conversation) -> bool {
+    matches!(conversation.ending(), Ending::Reset { .. })
 }
 
-/// Whether a RST ended the connection of a record.
-pub(crate) fn is_reset(record: &Record) -> bool {
-    matches!(record.evidence.packets, Some(Ending::Reset { .. }))
-}
-
-fn record(conversation: Conversation) -> Option<Record> {
+/// The record of a connection; `None` if it has no packets.
+pub(crate) fn record(conversation: Conversation) -> Option<Record> {
     let (server, client) = ends(&conversation)?;
     let evidence = Evidence {
         packets: Some(conversation.ending()),

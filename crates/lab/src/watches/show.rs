@@ -1,15 +1,17 @@
 //! `rstlab show`: draws the timelines of stored records, merged from the halves of proxy and upstream, and of captures.
 
+use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::rc::Rc;
 
 use anyhow::{Context as _, bail};
 use rstlab_cli::{MAX_RECORDS, Settings, grouped};
-use rstlab_witness::{Cause, Lane, Record};
+use rstlab_witness::{CaptureFile, Cause, Lane, Record, read_pcapng};
 
 use crate::shared::given::given;
 use crate::shared::output::print;
@@ -122,37 +124,58 @@ pub fn execute(config: &ShowConfig) -> anyhow::Result<ExitCode> {
         eprintln!("rstlab: {}", printable(trouble, MAX_CHARS));
     }
     let trouble = !found.troubles.is_empty();
-    let mut records = merged(found.halves);
+    let stored = merged(found.halves).into_iter();
+    let mut records: Vec<_> = stored.map(|it| FoundRecord::Stored(it.into())).collect();
     records.extend(found.captured);
     if records.is_empty() && trouble {
         return Ok(ExitCode::FAILURE);
     }
     let records = config.chosen(records)?;
+    let mut all = records.iter().filter_map(FoundRecord::record);
     match &config.form {
         ShowForm::Svg(path) => {
-            let [record] = records.as_slice() else {
+            let (Some(record), None) = (all.next(), all.next()) else {
                 bail!(
                     "--svg draws one record, and here are {}: name the files of one, or add --last 1",
                     records.len()
                 );
             };
-            fs::write(path, Timeline::of(record).svg())
+            fs::write(path, Timeline::of(&record).svg())
                 .with_context(|| format!("the picture cannot be written to {}", path.display()))?;
         }
-        ShowForm::Text => print(records.iter().enumerate().map(|(number, record)| {
+        ShowForm::Text => print(all.enumerate().map(|(number, record)| {
             let between = if number == 0 { "" } else { "\n\n" };
-            format!("{between}{}", Timeline::of(record).text())
+            format!("{between}{}", Timeline::of(&record).text())
         }))?,
-        ShowForm::Json => print(records.iter().map(|record| record.to_json() + "\n"))?,
+        ShowForm::Json => print(all.map(|record| record.to_json() + "\n"))?,
     }
     Ok(ExitCode::from(u8::from(trouble)))
+}
+
+/// A record that was found.
+enum FoundRecord {
+    Stored(Box<Record>),
+    /// A connection of a capture file, by its number. Its record is made when it is needed: a file has many, and a
+    /// record takes ten times the memory of the packets that it is made of.
+    Captured(Rc<CaptureFile>, usize),
+}
+
+impl FoundRecord {
+    fn record(&self) -> Option<Cow<'_, Record>> {
+        match self {
+            Self::Stored(record) => Some(Cow::Borrowed(record)),
+            Self::Captured(file, number) => {
+                captured::record(file.conversation(*number)).map(Cow::Owned)
+            }
+        }
+    }
 }
 
 /// The records that were found in the paths.
 struct FoundRecords {
     halves: Vec<Record>,
     /// Records of capture files, which need no merging.
-    captured: Vec<Record>,
+    captured: Vec<FoundRecord>,
     /// Whether connections of capture files that were not reset are kept, too.
     all: bool,
     /// Most files of a directory that are read.
@@ -220,17 +243,19 @@ impl FoundRecords {
     }
 
     fn read_capture(&mut self, path: &Path) {
-        let records = match captured::records(path) {
-            Ok(records) => records,
+        let file = match read_pcapng(path) {
+            Ok(file) => Rc::new(file),
             Err(error) => {
                 let text = format!("{:#}", anyhow::Error::from(error));
                 return self.troubles.push(text);
             }
         };
-        let connections = records.len();
+        let connections = file.conversations().len();
         let before = self.captured.len();
-        let wanted = |record: &Record| self.all || captured::is_reset(record);
-        self.captured.extend(records.into_iter().filter(wanted));
+        let all = file.conversations().enumerate();
+        let wanted = all.filter(|(_, it)| self.all || captured::is_reset(it));
+        let wanted = wanted.map(|(number, _)| FoundRecord::Captured(Rc::clone(&file), number));
+        self.captured.extend(wanted);
         if self.captured.len() == before {
             self.troubles.push(format!(
                 "{}: none of {connections} connections was reset{}",
@@ -311,10 +336,11 @@ fn tells_of(record: &Record, lane: Lane) -> bool {
 
 impl ShowConfig {
     /// The records that were asked for.
-    fn chosen(&self, mut records: Vec<Record>) -> anyhow::Result<Vec<Record>> {
+    fn chosen(&self, mut records: Vec<FoundRecord>) -> anyhow::Result<Vec<FoundRecord>> {
         let all = records.len();
         if let Some(cause) = self.cause {
-            records.retain(|record| record.verdict.cause == cause);
+            let has_cause = |record: Cow<'_, Record>| record.verdict.cause == cause;
+            records.retain(|found| found.record().is_some_and(has_cause));
             if records.is_empty() {
                 bail!("none of {all} records has the cause {cause}");
             }

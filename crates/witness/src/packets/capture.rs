@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::conversation::Conversation;
 use super::decode::decode;
-use super::packet::Packet;
+use super::packet::{Packet, Snap};
 use super::reset_sender::ResetSender;
 use super::socket::{BATCH, MAX_QUEUED, PacketSocket, offset as clock_offset};
 use super::store::Store;
@@ -73,13 +73,25 @@ impl Packets {
     /// # Errors
     /// The privilege (`CAP_NET_RAW`) is missing, or the kernel has no packet sockets.
     pub fn open(port: u16) -> Result<Self, Unavailable> {
-        Self::start(&[port], None)
+        Self::start(&[port], Snap::Beginning, None)
+    }
+
+    /// As [`open`](Self::open), and captures up to 1,500 bytes of each packet, for records that keep its payload.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn with_payload(port: u16) -> Result<Self, Unavailable> {
+        Self::start(&[port], Snap::Payload, None)
     }
 
     /// Captures `ports`, or all ports if the list is empty, and gives the resets to `sender`.
-    pub(super) fn start(ports: &[u16], sender: Option<ResetSender>) -> Result<Self, Unavailable> {
+    pub(super) fn start(
+        ports: &[u16],
+        snap: Snap,
+        sender: Option<ResetSender>,
+    ) -> Result<Self, Unavailable> {
         let (questions, asked) = mpsc::channel(MAX_QUESTIONS);
-        let capture = Capture::open(ports, sender, asked)?;
+        let capture = Capture::open(ports, snap, sender, asked)?;
         let shared = Arc::clone(&capture.shared);
         let thread = thread::Builder::new()
             .name(format!(
@@ -172,12 +184,13 @@ struct Capture {
 impl Capture {
     fn open(
         ports: &[u16],
+        snap: Snap,
         sender: Option<ResetSender>,
         asked: mpsc::Receiver<ConversationQuestion>,
     ) -> Result<Self, Unavailable> {
-        let socket = PacketSocket::open(ports, false)?;
+        let socket = PacketSocket::open(ports, false, snap)?;
         let resets = match sender {
-            Some(sender) => Some((PacketSocket::open(ports, true)?, sender)),
+            Some(sender) => Some((PacketSocket::open(ports, true, snap)?, sender)),
             None => None,
         };
         let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
@@ -356,7 +369,7 @@ mod tests {
     /// A capture without a thread: nobody takes the packets until the test does.
     fn capture(port: u16, tells: bool) -> Capture {
         let sender = tells.then(|| ResetSender::new(mpsc::channel(1).0));
-        Capture::open(&[port], sender, mpsc::channel(1).1).unwrap()
+        Capture::open(&[port], Snap::Beginning, sender, mpsc::channel(1).1).unwrap()
     }
 
     #[test]

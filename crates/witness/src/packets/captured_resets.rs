@@ -3,6 +3,7 @@
 use tokio::sync::mpsc;
 
 use super::capture::Packets;
+use super::packet::Snap;
 use super::reset_sender::{CapturedReset, ResetSender};
 use crate::unavailable::Unavailable;
 
@@ -32,7 +33,7 @@ impl CapturedResets {
     /// As [`Packets::open`].
     pub fn open(ports: &[u16]) -> Result<Self, Unavailable> {
         let (sender, resets) = mpsc::channel(MAX_WAITING);
-        let packets = Packets::start(ports, Some(ResetSender::new(sender)))?;
+        let packets = Packets::start(ports, Snap::Beginning, Some(ResetSender::new(sender)))?;
         Ok(Self { packets, resets })
     }
 

@@ -1,6 +1,6 @@
 //! Keeps the packets of one connection, of a long one only the first and the last.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 
 use super::packet::Packet;
@@ -25,6 +25,10 @@ impl Conversation {
         &self.packets
     }
 
+    pub(super) fn packets_mut(&mut self) -> &mut [Packet] {
+        &mut self.packets
+    }
+
     /// How many packets, after the first 32, were captured and not kept.
     pub fn left_out(&self) -> u64 {
         self.left_out
@@ -35,24 +39,6 @@ pub(super) fn pair_of(packet: &Packet) -> Pair {
     Pair::new(packet.from, packet.to)
 }
 
-/// Sorts packets by connection, in order of their first packets. A pair of addresses that was used again has several
-/// connections.
-pub fn conversations(packets: Vec<Packet>) -> Vec<Conversation> {
-    let mut found: Vec<Kept> = Vec::new();
-    let mut newest: HashMap<Pair, usize> = HashMap::new();
-    for packet in packets {
-        let at = newest.entry(pair_of(&packet)).or_insert(found.len());
-        if found.get(*at).is_some_and(|kept| kept.is_over(&packet)) {
-            *at = found.len();
-        }
-        if *at == found.len() {
-            found.push(Kept::default());
-        }
-        found[*at].push(packet);
-    }
-    found.into_iter().map(|kept| kept.conversation()).collect()
-}
-
 /// A conversation that goes on. However long it lasts, at most [`FIRST`] and [`LAST`] of its packets are kept.
 #[derive(Debug, Default)]
 pub(super) struct Kept {
@@ -60,6 +46,8 @@ pub(super) struct Kept {
     opened: Option<(SocketAddr, u32)>,
     first: Vec<Packet>,
     last: VecDeque<Packet>,
+    /// Memory of the packets' bytes.
+    frame_bytes: usize,
     left_out: u64,
     /// A FIN is among the packets that were left out.
     fin_left_out: bool,
@@ -78,13 +66,16 @@ impl Kept {
         if opens(&packet) {
             self.opened = Some((packet.from, packet.seq));
         }
+        self.frame_bytes += packet.bytes().len();
         if self.first.len() < FIRST {
             self.first.push(packet);
             return;
         }
-        if self.last.len() == LAST {
-            let gone = self.last.pop_front();
-            self.fin_left_out |= gone.is_some_and(|gone| gone.flags.fin());
+        if self.last.len() == LAST
+            && let Some(gone) = self.last.pop_front()
+        {
+            self.frame_bytes -= gone.bytes().len();
+            self.fin_left_out |= gone.flags.fin();
             self.left_out += 1;
         }
         self.last.push_back(packet);
@@ -92,7 +83,8 @@ impl Kept {
 
     /// The memory that the conversation takes.
     pub(super) fn bytes(&self) -> usize {
-        size_of::<Self>() + (self.first.capacity() + self.last.capacity()) * size_of::<Packet>()
+        let packets = (self.first.capacity() + self.last.capacity()) * size_of::<Packet>();
+        size_of::<Self>() + packets + self.frame_bytes
     }
 
     pub(super) fn last(&self) -> Option<&Packet> {
@@ -118,7 +110,7 @@ pub(super) fn opens(packet: &Packet) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixture::{segment, to_client, to_server};
+    use super::super::fixture::{conversations, segment, to_client, to_server};
     use super::*;
 
     #[test]

@@ -169,7 +169,7 @@ fn request_unanswered(before: &[Packet], rst: &Packet) -> bool {
 }
 
 /// A method and a target (RFC 9112 §3): `POST /`, `OPTIONS *`, `GET http://…`, `CONNECT …`.
-fn begins_request(payload: &[u8]) -> bool {
+pub(super) fn begins_request(payload: &[u8]) -> bool {
     let method = payload
         .iter()
         .take_while(|byte| byte.is_ascii_uppercase())
@@ -203,8 +203,9 @@ fn distance(from: u32, to: u32) -> i32 {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::conversation::conversations;
-    use super::super::fixture::{CLIENT, SERVER, segment, to_client, to_server, with_payload};
+    use super::super::fixture::{
+        CLIENT, SERVER, conversations, segment, to_client, to_server, with_payload,
+    };
     use super::*;
 
     /// The rest of a connection whose SYNs have the numbers 99 (client) and 499 (server), up to a RST of the server.

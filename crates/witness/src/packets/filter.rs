@@ -2,7 +2,7 @@
 
 use socket2::SockFilter;
 
-use super::packet::SNAP_BYTES;
+use super::packet::Snap;
 
 /// Opcodes (`linux/bpf_common.h`): class, size or operation, and mode or operand in one.
 const LOAD: u16 = 0x20;
@@ -45,8 +45,9 @@ const MAX_PORTS: usize = 32;
 /// only RSTs pass. Byte 0 is the first one of the IP header. Only the beginning of each packet passes.
 ///
 /// On loopback a packet is seen twice, going out and coming in: only the latter passes.
-pub(super) fn segments_of(ports: &[u16], resets_only: bool) -> Vec<SockFilter> {
+pub(super) fn segments_of(ports: &[u16], resets_only: bool, snap: Snap) -> Vec<SockFilter> {
     let ports = if ports.len() > MAX_PORTS { &[] } else { ports };
+    let keep = snap.bytes() as u32;
     let mut program = Program::default();
     program.load(LOAD, HARDWARE);
     program.unless(ARPHRD_LOOPBACK, "protocol");
@@ -67,7 +68,7 @@ pub(super) fn segments_of(ports: &[u16], resets_only: bool) -> Vec<SockFilter> {
         program.load(LOAD_BYTE_INDEXED, FLAGS);
         program.unless_any_bit(RST, "drop");
     }
-    program.one_of(ports, LOAD_HALF_INDEXED, 0, "keep");
+    program.one_of(ports, LOAD_HALF_INDEXED, 0, keep);
 
     program.label("ipv6");
     program.load(LOAD_BYTE, 6);
@@ -79,10 +80,10 @@ pub(super) fn segments_of(ports: &[u16], resets_only: bool) -> Vec<SockFilter> {
         program.load(LOAD_BYTE, 40 + FLAGS);
         program.unless_any_bit(RST, "drop");
     }
-    program.one_of(ports, LOAD_HALF, 40, "keep");
+    program.one_of(ports, LOAD_HALF, 40, keep);
 
     program.label("keep");
-    program.give(SNAP_BYTES as u32);
+    program.give(keep);
     program.label("drop");
     program.give(0);
     program.assemble()
@@ -123,17 +124,17 @@ impl Program {
         self.add(JUMP_EQUAL, equal, [None, Some(target)]);
     }
 
-    /// Goes on at `target` if one of the two ports from `place` on is among `ports`; else drops the packet. If `ports`
-    /// is empty, the packet passes.
-    fn one_of(&mut self, ports: &[u16], code: u16, place: u32, target: &'static str) {
+    /// Goes on at `keep` if one of the two ports from `place` on is among `ports`; else drops the packet. If `ports` is
+    /// empty, `bytes` of the packet pass.
+    fn one_of(&mut self, ports: &[u16], code: u16, place: u32, bytes: u32) {
         if ports.is_empty() {
-            self.give(SNAP_BYTES as u32);
+            self.give(bytes);
             return;
         }
         for place in [place, place + 2] {
             self.load(code, place);
             for port in ports {
-                self.when(u32::from(*port), target);
+                self.when(u32::from(*port), "keep");
             }
         }
         self.give(0);

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use etherparse::{PacketBuilder, TcpHeader};
 
-use super::conversation::{Conversation, conversations};
+use super::capture_file::CaptureFile;
+use super::conversation::Conversation;
 use super::decode::decode;
 use super::packet::Packet;
 
@@ -48,6 +49,12 @@ pub(super) fn with_payload(packet: &Packet, text: &str) -> Packet {
     let headers = packet.bytes().len() - packet.payload().len();
     let bytes = [&packet.bytes()[..headers], text.as_bytes()].concat();
     decode(&bytes, bytes.len() as u32, packet.at, packet.at).unwrap()
+}
+
+/// The packets by connection.
+pub(super) fn conversations(packets: Vec<Packet>) -> Vec<Conversation> {
+    let file: CaptureFile = packets.into_iter().collect();
+    file.conversations().collect()
 }
 
 /// A connection that the server reset, of three packets.

@@ -2,8 +2,10 @@
 
 mod bad_capture;
 mod capture;
+mod capture_file;
 mod captured_resets;
 mod conversation;
+mod credentials;
 mod decode;
 mod ending;
 mod filter;
@@ -19,8 +21,9 @@ mod write;
 
 pub use bad_capture::BadCapture;
 pub use capture::Packets;
+pub use capture_file::CaptureFile;
 pub use captured_resets::{CapturedResets, Lost};
-pub use conversation::{Conversation, conversations};
+pub use conversation::Conversation;
 #[cfg(test)]
 pub(crate) use fixture::packets_of_a_reset;
 pub use packet::{Flags, Packet};

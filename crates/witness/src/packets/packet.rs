@@ -4,9 +4,28 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// Bytes that are kept of a packet, from the IP header on: the headers with all options, and often the beginning of the
-/// payload.
-pub(super) const SNAP_BYTES: usize = 128;
+/// Bytes that are kept of a payload that nobody asked to record.
+const PAYLOAD_BYTES: usize = 64;
+
+/// How much of a packet is captured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Snap {
+    /// The headers and the beginning of the payload.
+    Beginning,
+    /// All of a packet that fits on an Ethernet: its payload is asked for.
+    Payload,
+}
+
+impl Snap {
+    /// Most bytes that are captured, from the IP header on.
+    pub(super) const fn bytes(self) -> usize {
+        match self {
+            // An IPv6 header, a TCP header with all its options, and the beginning of the payload.
+            Snap::Beginning => 40 + 60 + PAYLOAD_BYTES,
+            Snap::Payload => 1500,
+        }
+    }
+}
 
 /// A captured TCP segment. Segments are as the kernel handles them: on loopback, and on a card that cuts them itself,
 /// larger than any packet on the wire.
@@ -38,9 +57,20 @@ impl Packet {
         self.frame.wall
     }
 
-    /// The beginning of the packet, from its IP header on: at most 128 bytes.
+    /// The beginning of the packet, from its IP header on: at most 1,500 bytes.
     pub fn bytes(&self) -> &[u8] {
-        &self.frame.bytes[..usize::from(self.frame.kept)]
+        &self.frame.bytes
+    }
+
+    /// The headers and the first 64 bytes of payload, as far as they were kept.
+    pub(super) fn beginning(&self) -> &[u8] {
+        let end = self.header_bytes() + PAYLOAD_BYTES;
+        &self.frame.bytes[..self.frame.bytes.len().min(end)]
+    }
+
+    /// Keeps no more than the [`beginning`](Self::beginning).
+    pub(super) fn cut(&mut self) {
+        self.frame.bytes = self.beginning().into();
     }
 
     /// The length that the packet had, from its IP header on.
@@ -50,8 +80,16 @@ impl Packet {
 
     /// The beginning of its payload, as far as it was kept.
     pub(super) fn payload(&self) -> &[u8] {
-        let headers = self.frame.length.saturating_sub(self.payload_bytes) as usize;
-        self.bytes().get(headers..).unwrap_or_default()
+        self.bytes().get(self.header_bytes()..).unwrap_or_default()
+    }
+
+    pub(super) fn payload_mut(&mut self) -> &mut [u8] {
+        let headers = self.header_bytes();
+        self.frame.bytes.get_mut(headers..).unwrap_or_default()
+    }
+
+    fn header_bytes(&self) -> usize {
+        self.frame.length.saturating_sub(self.payload_bytes) as usize
     }
 
     /// The sequence number after its payload; a SYN takes one too.
@@ -72,21 +110,17 @@ pub(super) struct Frame {
     pub(super) wall: Duration,
     /// The length before the end was cut off.
     pub(super) length: u32,
-    kept: u8,
-    bytes: [u8; SNAP_BYTES],
+    bytes: Box<[u8]>,
 }
 
 impl Frame {
     pub(super) fn new(bytes: &[u8], length: u32, wall: Duration) -> Self {
-        let kept = bytes.len().min(SNAP_BYTES);
-        let mut frame = Self {
+        let kept = bytes.len().min(Snap::Payload.bytes());
+        Self {
             wall,
             length,
-            kept: kept as u8,
-            bytes: [0; SNAP_BYTES],
-        };
-        frame.bytes[..kept].copy_from_slice(&bytes[..kept]);
-        frame
+            bytes: bytes[..kept].into(),
+        }
     }
 }
 
@@ -95,7 +129,9 @@ impl fmt::Debug for Frame {
         write!(
             f,
             "{} of {} bytes at {:?}",
-            self.kept, self.length, self.wall
+            self.bytes.len(),
+            self.length,
+            self.wall
         )
     }
 }

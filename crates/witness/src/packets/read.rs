@@ -12,6 +12,7 @@ use pcap_file::pcapng::blocks::{
 use pcap_file::pcapng::{Block, PcapNgReadError, PcapNgReader, PcapNgState, RawBlock};
 
 use super::bad_capture::BadCapture;
+use super::capture_file::{CaptureFile, CaptureSorter};
 use super::decode::{decode, ip_part};
 use super::packet::Packet;
 
@@ -34,12 +35,12 @@ const PCAP_MAGIC: [[u8; 4]; 4] = [
     [0x4d, 0x3c, 0xb2, 0xa1],
 ];
 
-/// The TCP segments in a pcapng file, whoever wrote it, in the order of the file. Frames may be of Ethernet, of
+/// The TCP segments in a pcapng file, whoever wrote it. Frames may be of Ethernet, of
 /// `tcpdump -i any` (both kinds), of a BSD loopback, or bare IP; anything else in the file is passed over.
 ///
 /// # Errors
 /// The file cannot be read, is damaged or too large (64 MiB, 1,000,000 blocks).
-pub fn read_pcapng(path: impl AsRef<Path>) -> Result<Vec<Packet>, BadCapture> {
+pub fn read_pcapng(path: impl AsRef<Path>) -> Result<CaptureFile, BadCapture> {
     let path = path.as_ref();
     let file = File::open(path).map_err(|source| BadCapture::Unreadable {
         path: path.to_owned(),
@@ -48,7 +49,7 @@ pub fn read_pcapng(path: impl AsRef<Path>) -> Result<Vec<Packet>, BadCapture> {
     read(path, file)
 }
 
-fn read(path: &Path, mut file: impl Read) -> Result<Vec<Packet>, BadCapture> {
+fn read(path: &Path, mut file: impl Read) -> Result<CaptureFile, BadCapture> {
     let unreadable = |source| BadCapture::Unreadable {
         path: path.to_owned(),
         source,
@@ -67,7 +68,7 @@ fn read(path: &Path, mut file: impl Read) -> Result<Vec<Packet>, BadCapture> {
         return Err(BadCapture::NotPcapng { path });
     }
     let file = magic.as_slice().chain(file).take(MAX_BYTES + 1);
-    let mut packets = Vec::new();
+    let mut packets = CaptureSorter::default();
     let mut block = 1;
     let bad = |block, error| bad_block(path, block, error);
     let too_large = |block| BadCapture::TooLarge {
@@ -92,7 +93,9 @@ fn read(path: &Path, mut file: impl Read) -> Result<Vec<Packet>, BadCapture> {
                 });
             }
         };
-        packets.extend(packet(raw, state).map_err(|error| bad(block, error))?);
+        if let Some(packet) = packet(raw, state).map_err(|error| bad(block, error))? {
+            packets.push(&packet);
+        }
         if block > MAX_BLOCKS || state.interfaces().len() > MAX_INTERFACES {
             return Err(too_large(block));
         }
@@ -100,7 +103,7 @@ fn read(path: &Path, mut file: impl Read) -> Result<Vec<Packet>, BadCapture> {
     if reader.get_ref().limit() == 0 {
         return Err(too_large(block));
     }
-    Ok(packets)
+    Ok(packets.finish())
 }
 
 /// The segment in a block, if there is one.
@@ -153,20 +156,20 @@ mod tests {
     use pcap_file::pcapng::{PcapNgBlock as _, PcapNgWriter};
     use proptest::prelude::*;
 
-    use super::super::conversation::conversations;
-    use super::super::fixture::{to_client, to_server};
+    use super::super::fixture::{conversations, to_client, to_server};
     use super::super::write::write_pcapng;
     use super::*;
 
     fn read_bytes(bytes: &[u8]) -> Result<Vec<Packet>, BadCapture> {
-        read(Path::new("a.pcapng"), bytes)
+        let file = read(Path::new("a.pcapng"), bytes)?;
+        Ok(file.packets().collect())
     }
 
     fn example() -> (Vec<Packet>, Vec<u8>) {
         let packets = vec![
             to_server(1, "[S]", [99, 0], 0),
             to_client(2, "[S.]", [499, 100], 0),
-            to_server(3, "[P.]", [100, 500], 1000),
+            to_server(3, "[P.]", [100, 500], 64),
             to_client(4, "[R.]", [500, 100], 0),
         ];
         let mut file = Vec::new();

@@ -6,6 +6,7 @@ use std::ffi::c_int;
 use std::io;
 use std::mem::offset_of;
 use std::os::fd::AsRawFd as _;
+use std::slice;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -14,18 +15,14 @@ use libc::{socklen_t, tpacket_req, tpacket_stats, tpacket_versions, tpacket2_hdr
 use memmap2::{MmapOptions, MmapRaw};
 use socket2::Socket;
 
-use super::packet::SNAP_BYTES;
+use super::packet::Snap;
 
-/// A frame's header, the address that the packet came from, and the beginning of the packet.
-const FRAME_BYTES: usize = 256;
-
-/// The kernel puts a packet without its link header 16 bytes behind the two headers, then aligned (`tpacket_rcv`).
-const _: () = assert!(libc::TPACKET2_HDRLEN.next_multiple_of(16) + 16 + SNAP_BYTES <= FRAME_BYTES);
+/// Bytes of a frame before the packet: the frame's header and the address that the packet came from. The kernel puts a
+/// packet without its link header 16 bytes behind the two, then aligned (`tpacket_rcv`).
+const BEFORE_PACKET: usize = libc::TPACKET2_HDRLEN.next_multiple_of(16) + 16;
 
 /// Frames of a ring.
 pub(super) const FRAMES: usize = 16_384;
-
-const RING_BYTES: usize = FRAMES * FRAME_BYTES;
 
 /// The kernel allocates the ring in blocks of whole pages; 64 KiB is the largest page that there is.
 const BLOCK_BYTES: usize = 64 * 1024;
@@ -41,32 +38,37 @@ const PATIENCE: Duration = Duration::from_millis(10);
 #[derive(Debug)]
 pub(super) struct Ring {
     memory: MmapRaw,
+    snap: Snap,
     next: usize,
 }
 
 /// A copy of a frame that the kernel has filled.
-#[repr(C)]
 pub(super) struct Captured {
-    header: tpacket2_hdr,
-    rest: [u8; FRAME_BYTES - size_of::<tpacket2_hdr>()],
+    length: u32,
+    wall: Duration,
+    bytes: Box<[u8]>,
 }
 
 impl Ring {
     /// Gives the socket a ring. The packets in its queue are thrown away (`packet_set_ring`).
-    pub(super) fn new(socket: &Socket) -> io::Result<Self> {
+    pub(super) fn new(socket: &Socket, snap: Snap) -> io::Result<Self> {
         let version = tpacket_versions::TPACKET_V2 as c_int;
         set(socket, libc::PACKET_VERSION, &version)?;
         let request = tpacket_req {
             tp_block_size: BLOCK_BYTES as u32,
-            tp_block_nr: (RING_BYTES / BLOCK_BYTES) as u32,
-            tp_frame_size: FRAME_BYTES as u32,
+            tp_block_nr: (ring_bytes(snap) / BLOCK_BYTES) as u32,
+            tp_frame_size: frame_bytes(snap) as u32,
             tp_frame_nr: FRAMES as u32,
         };
         set(socket, libc::PACKET_RX_RING, &request)?;
         let memory = MmapOptions::new()
-            .len(RING_BYTES)
+            .len(ring_bytes(snap))
             .map_raw(socket.as_raw_fd())?;
-        Ok(Self { memory, next: 0 })
+        Ok(Self {
+            memory,
+            snap,
+            next: 0,
+        })
     }
 
     /// The next packet; `None` only if every packet that has passed was given. A packet that has passed may stand
@@ -98,11 +100,11 @@ impl Ring {
         if !self.is_filled(self.next) {
             return None;
         }
-        let frame = self.frame(self.next).cast::<Captured>();
-        // SAFETY: the frame lies in the ring, begins at a multiple of its size, and is as large as a `Captured`, for
-        // which any bytes will do. It is ours: the kernel has set its status after the rest of it (acquired above),
-        // and does not touch it until we set the status to 0; and only this method does, which has the ring alone.
-        let captured = unsafe { frame.read() };
+        // SAFETY: the frame lies in the ring, and is as long as `frame_bytes` says. It is ours: the kernel has set its
+        // status after the rest of it (acquired above), and does not touch it until we set the status to 0; and only
+        // this method does, which has the ring alone.
+        let frame = unsafe { slice::from_raw_parts(self.frame(self.next), frame_bytes(self.snap)) };
+        let captured = Captured::copy(frame, self.snap);
         let status = self.status(self.next);
         status.store(libc::TP_STATUS_KERNEL, Ordering::Release);
         self.next = (self.next + 1) % FRAMES;
@@ -123,33 +125,52 @@ impl Ring {
     /// Where a frame begins; after the last frame the count goes on at the first. No gap is between frames, because a
     /// block is full of them.
     fn frame(&self, frame: usize) -> *mut u8 {
-        const { assert!(BLOCK_BYTES.is_multiple_of(FRAME_BYTES)) };
-        const { assert!(size_of::<Captured>() == FRAME_BYTES) };
         let start = self.memory.as_mut_ptr();
-        start.wrapping_add(frame % FRAMES * FRAME_BYTES)
+        start.wrapping_add(frame % FRAMES * frame_bytes(self.snap))
     }
 }
 
+/// Bytes of a frame: a power of two, so that a block is full of frames.
+const fn frame_bytes(snap: Snap) -> usize {
+    (BEFORE_PACKET + snap.bytes()).next_power_of_two()
+}
+
+const fn ring_bytes(snap: Snap) -> usize {
+    FRAMES * frame_bytes(snap)
+}
+
 impl Captured {
+    fn copy(frame: &[u8], snap: Snap) -> Self {
+        let bytes = |at: usize| frame.get(at..);
+        let word = |at| bytes(at).and_then(<[u8]>::first_chunk).copied();
+        let word = |at| u32::from_ne_bytes(word(at).unwrap_or_default());
+        let net = bytes(offset_of!(tpacket2_hdr, tp_net)).and_then(<[u8]>::first_chunk);
+        let net = usize::from(net.map_or(0, |net| u16::from_ne_bytes(*net)));
+        let kept = (word(offset_of!(tpacket2_hdr, tp_snaplen)) as usize).min(snap.bytes());
+        // No packet is empty: an empty one shows that the kernel lays out a frame in another way.
+        let packet = bytes(net).filter(|_| net >= size_of::<tpacket2_hdr>());
+        let packet = packet.and_then(|it| it.get(..kept)).unwrap_or_default();
+        Self {
+            length: word(offset_of!(tpacket2_hdr, tp_len)),
+            wall: Duration::from_secs(word(offset_of!(tpacket2_hdr, tp_sec)).into())
+                + Duration::from_nanos(word(offset_of!(tpacket2_hdr, tp_nsec)).into()),
+            bytes: packet.into(),
+        }
+    }
+
     /// The beginning of the packet, from its IP header on.
     pub(super) fn bytes(&self) -> &[u8] {
-        let header = size_of::<tpacket2_hdr>();
-        let start = usize::from(self.header.tp_net).checked_sub(header);
-        let rest = start.and_then(|start| self.rest.get(start..));
-        let kept = (self.header.tp_snaplen as usize).min(SNAP_BYTES);
-        // No packet is empty: an empty one shows that the kernel lays out a frame in another way.
-        rest.and_then(|rest| rest.get(..kept)).unwrap_or_default()
+        &self.bytes
     }
 
     /// The length of the whole packet, from its IP header on; with the padding, if the frame on the wire was short.
     pub(super) fn length(&self) -> u32 {
-        self.header.tp_len
+        self.length
     }
 
     /// When the packet passed, on `CLOCK_REALTIME`.
     pub(super) fn wall(&self) -> Duration {
-        Duration::from_secs(self.header.tp_sec.into())
-            + Duration::from_nanos(self.header.tp_nsec.into())
+        self.wall
     }
 }
 
@@ -201,10 +222,11 @@ mod tests {
     use super::*;
 
     /// A ring without a kernel: tests fill a frame by setting its status, and the rest of it stays empty.
-    fn ring() -> Ring {
-        let memory = MmapOptions::new().len(RING_BYTES).map_anon().unwrap();
+    fn ring(snap: Snap) -> Ring {
+        let memory = MmapOptions::new().len(ring_bytes(snap)).map_anon();
         Ring {
-            memory: memory.into(),
+            memory: memory.unwrap().into(),
+            snap,
             next: 0,
         }
     }
@@ -216,21 +238,24 @@ mod tests {
 
     #[test]
     fn each_frame_is_taken_once_in_every_round() {
-        let mut ring = ring();
-        assert!(ring.next().is_none());
-        for frame in 0..3 * FRAMES {
-            fill(&ring, frame);
-            assert!(ring.next().is_some());
+        for snap in [Snap::Beginning, Snap::Payload] {
+            assert!(BLOCK_BYTES.is_multiple_of(frame_bytes(snap)));
+            let mut ring = ring(snap);
             assert!(ring.next().is_none());
+            for frame in 0..3 * FRAMES {
+                fill(&ring, frame);
+                assert!(ring.next().is_some());
+                assert!(ring.next().is_none());
+            }
+            (0..FRAMES).for_each(|frame| fill(&ring, frame));
+            assert_eq!(std::iter::from_fn(|| ring.next()).count(), FRAMES);
         }
-        (0..FRAMES).for_each(|frame| fill(&ring, frame));
-        assert_eq!(std::iter::from_fn(|| ring.next()).count(), FRAMES);
     }
 
     #[test]
     fn a_frame_that_is_still_being_filled_is_waited_for() {
         for unfinished in [1, MAX_FILLING] {
-            let mut ring = ring();
+            let mut ring = ring(Snap::Beginning);
             ring.next = FRAMES - 1;
             fill(&ring, ring.next + unfinished);
             let start = Instant::now();
@@ -243,30 +268,26 @@ mod tests {
 
     #[test]
     fn a_packet_holds_no_more_than_its_frame() {
-        let bytes = |net: usize, kept: usize| {
-            let header = tpacket2_hdr {
-                tp_status: libc::TP_STATUS_USER,
-                tp_len: 1500,
-                tp_snaplen: kept as u32,
-                tp_mac: net as u16,
-                tp_net: net as u16,
-                tp_sec: u32::MAX,
-                tp_nsec: u32::MAX,
-                tp_vlan_tci: 0,
-                tp_vlan_tpid: 0,
-                tp_padding: [0; 4],
-            };
-            let mut rest = [0; _];
-            rest[48] = 0x45;
-            let captured = Captured { header, rest };
-            assert!(captured.wall() > Duration::ZERO);
+        let bytes = |net: u16, kept: u32, snap| {
+            let mut frame = vec![0; frame_bytes(snap)];
+            let mut put =
+                |at: usize, bytes: &[u8]| frame[at..][..bytes.len()].copy_from_slice(bytes);
+            put(offset_of!(tpacket2_hdr, tp_len), &1500_u32.to_ne_bytes());
+            put(offset_of!(tpacket2_hdr, tp_snaplen), &kept.to_ne_bytes());
+            put(offset_of!(tpacket2_hdr, tp_net), &net.to_ne_bytes());
+            put(offset_of!(tpacket2_hdr, tp_sec), &[0xff; 8]);
+            put(80, &[0x45]);
+            let captured = Captured::copy(&frame, snap);
+            assert_eq!(captured.length(), 1500);
+            assert!(captured.wall() > Duration::from_secs(u32::MAX.into()));
             captured.bytes().to_vec()
         };
-        assert_eq!(bytes(80, 2), [0x45, 0]);
-        assert_eq!(bytes(80, 128).len(), 128);
-        assert_eq!(bytes(80, 10_000).len(), 128);
-        for (net, kept) in [(0, 2), (31, 2), (200, 128), (65_535, 1)] {
-            assert!(bytes(net, kept).is_empty());
+        for (snap, most) in [(Snap::Beginning, 164), (Snap::Payload, 1500)] {
+            assert_eq!(bytes(80, 2, snap), [0x45, 0]);
+            assert_eq!(bytes(80, 10_000, snap).len(), most);
+            for (net, kept) in [(0, 2), (31, 2), (2000, 128), (65_535, 1)] {
+                assert!(bytes(net, kept, snap).is_empty());
+            }
         }
     }
 }

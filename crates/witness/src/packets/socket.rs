@@ -9,6 +9,7 @@ use rustix::time::{ClockId, clock_gettime};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::filter;
+use super::packet::Snap;
 use super::ring::{self, Ring};
 use crate::unavailable::Unavailable;
 
@@ -35,7 +36,7 @@ pub(super) struct PacketSocket {
 }
 
 impl PacketSocket {
-    pub(super) fn open(ports: &[u16], resets_only: bool) -> Result<Self, Unavailable> {
+    pub(super) fn open(ports: &[u16], resets_only: bool, snap: Snap) -> Result<Self, Unavailable> {
         let failed = |doing| move |error| Unavailable::capture(doing, error);
         let protocol = Protocol::from(i32::from(EVERY_PROTOCOL.to_be()));
         // DGRAM: without the header of the link, whatever that is.
@@ -45,10 +46,11 @@ impl PacketSocket {
         // replaces the queue, which throws away what had come, and then the filter for our packets is set.
         let closed = socket.attach_filter(&filter::nothing());
         closed.map_err(failed("set the filter of a packet socket"))?;
-        let ring = Ring::new(&socket).map_err(failed("set up the ring of a packet socket"))?;
+        let ring =
+            Ring::new(&socket, snap).map_err(failed("set up the ring of a packet socket"))?;
         // This resets the count: packets that found no room until now are not ours.
         ring::lost_since(&socket).map_err(failed("ask a packet socket what it lost"))?;
-        let opened = socket.attach_filter(&filter::segments_of(ports, resets_only));
+        let opened = socket.attach_filter(&filter::segments_of(ports, resets_only, snap));
         opened.map_err(failed("set the filter of a packet socket"))?;
         Ok(Self {
             socket,
@@ -132,7 +134,7 @@ mod tests {
             let address = bound.local_addr().unwrap().as_socket().unwrap();
             Self {
                 address,
-                capture: PacketSocket::open(&[address.port()], false).unwrap(),
+                capture: PacketSocket::open(&[address.port()], false, Snap::Beginning).unwrap(),
                 taken: Vec::new(),
                 _bound: bound,
             }

@@ -125,8 +125,9 @@ mod tests {
 
     #[test]
     fn connections_that_were_quiet_for_longest_go_first() {
-        let mut store =
-            Store::new(10 * (ENTRY_BYTES + size_of::<Kept>() + 4 * size_of::<Packet>()));
+        let one = ENTRY_BYTES + size_of::<Kept>() + 4 * size_of::<Packet>();
+        // Each packet has 40 bytes, and one connection has two packets.
+        let mut store = Store::new(10 * (one + 40) + 40);
         let pairs: Vec<_> = (0..10)
             .map(|at| push(&mut store, at, 4000 + at as u16, "[S]"))
             .collect();

@@ -13,7 +13,6 @@ use pcap_file::pcapng::{PcapNgWriteError, PcapNgWriter};
 use pcap_file::{DataLink, Endianness};
 
 use super::conversation::{Conversation, FIRST};
-use super::packet::SNAP_BYTES;
 
 /// Writes `conversation` as a pcapng file that Wireshark opens, `comment` (at most 65,535 bytes) as the comment of
 /// the file and of the RST that decided.
@@ -34,9 +33,10 @@ pub fn write_pcapng(
         ..SectionHeaderBlock::default()
     };
     let mut writer = PcapNgWriter::with_section_header(out, section)?;
+    let kept = conversation.packets().iter().map(|it| it.bytes().len());
     writer.write_pcapng_block(InterfaceDescriptionBlock {
         linktype: DataLink::RAW,
-        snaplen: SNAP_BYTES as u32,
+        snaplen: kept.max().unwrap_or(0) as u32,
         options: vec![InterfaceDescriptionOption::IfTsResol(
             InterfaceTsResolution::NANO,
         )],

@@ -10,7 +10,7 @@ use rstlab_wire::{monotonic_now, nanos};
 
 use crate::ended::{Ended, Taker, Teller, Wants};
 use crate::evidence::canonical;
-use crate::records::{EndsFile, Record, RecordDirectory, Role, ServerEnd};
+use crate::records::{EndsFile, Keeping, Record, RecordDirectory, Role, ServerEnd};
 use writer::Writer;
 
 /// Keeps records in a directory. No call waits for the disk.
@@ -21,19 +21,19 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// Keeps the newest `most` records of `role` in a directory, one file each
+    /// Keeps the newest records of `role` in a directory, as `keeping` says, one file each
     /// (`127.0.0.1_8000-127.0.0.1_45678.proxy.json`), at most 256 KiB long; older ones of that role are removed, those
     /// of an earlier run too. Proxy and upstream may share the directory. Packets that were captured lie beside their
     /// record, with the ending `pcapng`, as long as it does.
     ///
     /// A lone record is written at once. The writing thread rests most of its time; when records come faster than that,
-    /// at most `most` wait, and the others are dropped, counted and logged. The drop writes the records that still wait.
+    /// at most [`Keeping::most`] wait, and the others are dropped, counted and logged. The drop writes the records that still wait.
     ///
     /// # Errors
-    /// The directory cannot be made or written to; the text says what to do.
-    pub fn to_dir(dir: &Path, role: Role, most: usize) -> io::Result<Self> {
-        let directory = RecordDirectory::open(dir, role, most)?;
-        let ends = EndsFile::of(dir);
+    /// The directory cannot be made or written to, or another user may replace files in it; the text says what to do.
+    pub fn to_dir(dir: &Path, role: Role, keeping: Keeping) -> io::Result<Self> {
+        let directory = RecordDirectory::open(dir, role, keeping)?;
+        let ends = EndsFile::of(directory.directory());
         if role == Role::Upstream {
             ends.begin()?;
         }
@@ -96,6 +96,13 @@ mod tests {
         record
     }
 
+    fn most(most: usize) -> Keeping {
+        Keeping {
+            most,
+            ..Keeping::default()
+        }
+    }
+
     fn keep(recorder: &Recorder, record: Record) {
         recorder.keep(&Arc::new(record));
     }
@@ -136,7 +143,7 @@ mod tests {
     fn a_lone_record_is_written_at_once() {
         let dir = tempfile::tempdir().unwrap();
         let dir = dir.path().join("made/for/it");
-        let upstream = Recorder::to_dir(&dir, Role::Upstream, 10).unwrap();
+        let upstream = Recorder::to_dir(&dir, Role::Upstream, most(10)).unwrap();
         let record = lazy_upstream();
         keep(&upstream, record.clone());
         let path = dir.join("127.0.0.1_8000-127.0.0.1_32814.upstream.json");
@@ -151,7 +158,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut ends = Ends::of(dir.path());
         assert!(!ends.are_told());
-        let upstream = Recorder::to_dir(dir.path(), Role::Upstream, 100).unwrap();
+        let upstream = Recorder::to_dir(dir.path(), Role::Upstream, most(100)).unwrap();
         assert!(ends.are_told());
         let Record { server, .. } = lazy_upstream();
         let side = lazy_upstream().evidence.server.unwrap();
@@ -174,7 +181,7 @@ mod tests {
             ..from_port(port)
         };
         let keep_one = |record| {
-            let recorder = Recorder::to_dir(dir.path(), Role::Proxy, 2).unwrap();
+            let recorder = Recorder::to_dir(dir.path(), Role::Proxy, most(2)).unwrap();
             keep(&recorder, record);
         };
         (1..=3).map(with_packets).for_each(keep_one);
@@ -182,7 +189,7 @@ mod tests {
         let pair = |port| [name(port, "json"), name(port, "pcapng")];
         assert_eq!(names(dir.path()), [pair(2), pair(3)].concat());
         let read = crate::packets::read_pcapng(dir.path().join(name(3, "pcapng"))).unwrap();
-        assert_eq!(read.len(), 3);
+        assert_eq!(read.packets().count(), 3);
         // The port is in use again, and nothing was captured.
         keep_one(from_port(3));
         // A program killed between the two files left the second, one killed while it wrote the third; the first is the
@@ -203,7 +210,7 @@ mod tests {
     #[test]
     fn the_drop_writes_the_newest_records_and_removes_older_ones() {
         let dir = tempfile::tempdir().unwrap();
-        let recorder = Recorder::to_dir(dir.path(), Role::Proxy, 10).unwrap();
+        let recorder = Recorder::to_dir(dir.path(), Role::Proxy, most(10)).unwrap();
         for port in 1000..2000 {
             keep(&recorder, from_port(port));
         }
@@ -214,10 +221,10 @@ mod tests {
     #[test]
     fn records_of_an_earlier_run_count_and_records_of_the_other_role_do_not() {
         let dir = tempfile::tempdir().unwrap();
-        let upstream = Recorder::to_dir(dir.path(), Role::Upstream, 10).unwrap();
+        let upstream = Recorder::to_dir(dir.path(), Role::Upstream, most(10)).unwrap();
         keep(&upstream, lazy_upstream());
         drop(upstream);
-        let proxy = Recorder::to_dir(dir.path(), Role::Proxy, 10).unwrap();
+        let proxy = Recorder::to_dir(dir.path(), Role::Proxy, most(10)).unwrap();
         (1..=5).for_each(|port| keep(&proxy, from_port(port)));
         drop(proxy);
         let now = SystemTime::now();
@@ -231,7 +238,7 @@ mod tests {
         }
         fs::write(dir.path().join(".x.proxy.json.tmp"), "{").unwrap();
         fs::write(dir.path().join("notes.txt"), "mine").unwrap();
-        let proxy = Recorder::to_dir(dir.path(), Role::Proxy, 3).unwrap();
+        let proxy = Recorder::to_dir(dir.path(), Role::Proxy, most(3)).unwrap();
         keep(&proxy, from_port(9));
         drop(proxy);
         let expected = [
@@ -248,7 +255,7 @@ mod tests {
     #[test]
     fn a_port_in_use_again_has_one_record() {
         let dir = tempfile::tempdir().unwrap();
-        let recorder = Recorder::to_dir(dir.path(), Role::Proxy, 2).unwrap();
+        let recorder = Recorder::to_dir(dir.path(), Role::Proxy, most(2)).unwrap();
         let mut again = from_port(1);
         again.request = Some("POST /again".to_owned());
         for port in [1, 2] {
@@ -263,9 +270,9 @@ mod tests {
     }
 
     #[test]
-    fn file_names_are_safe_and_files_are_readable_by_all() {
+    fn file_names_are_safe_and_only_the_owner_may_read_the_files() {
         let dir = tempfile::tempdir().unwrap();
-        let recorder = Recorder::to_dir(dir.path(), Role::Upstream, 5).unwrap();
+        let recorder = Recorder::to_dir(dir.path(), Role::Upstream, most(5)).unwrap();
         let mut record = lazy();
         record.server = "[fe80::1%3]:80".parse().unwrap();
         record.client = "[::ffff:10.0.0.1]:4000".parse().unwrap();
@@ -279,7 +286,7 @@ mod tests {
         assert_eq!(names, expected);
         for name in names {
             let mode = fs::metadata(dir.path().join(name)).unwrap().permissions();
-            assert_eq!(mode.mode() & 0o777, 0o644);
+            assert_eq!(mode.mode() & 0o777, 0o600);
         }
     }
 
@@ -288,7 +295,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("file");
         fs::write(&file, "").unwrap();
-        let error = Recorder::to_dir(&file, Role::Proxy, 5)
+        let error = Recorder::to_dir(&file, Role::Proxy, most(5))
             .unwrap_err()
             .to_string();
         for part in [
@@ -303,7 +310,7 @@ mod tests {
     #[test]
     fn a_directory_that_is_gone_does_not_stop_the_program() {
         let dir = tempfile::tempdir().unwrap();
-        let recorder = Recorder::to_dir(dir.path(), Role::Proxy, 5).unwrap();
+        let recorder = Recorder::to_dir(dir.path(), Role::Proxy, most(5)).unwrap();
         dir.close().unwrap();
         (1..100).for_each(|port| keep(&recorder, from_port(port)));
     }

@@ -168,7 +168,7 @@ impl WriteQueue {
                 warned = Some(Instant::now());
                 warn!(
                     "a record was not kept in {}: {error}; other records may be missing too",
-                    directory.dir().display()
+                    directory.path().display()
                 );
             }
         }

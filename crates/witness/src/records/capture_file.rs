@@ -13,12 +13,18 @@ const MAX_COMMENT: usize = 1000;
 
 impl Record {
     /// The packets as a pcapng file that Wireshark opens, with the verdict as comment; `None` if none were captured.
+    /// Without `payload`, the file has the first 64 bytes of each segment's payload, and no credentials.
     ///
-    /// At most 256 packets of 128 bytes: less than 256 KiB.
-    pub fn pcapng(&self) -> Option<Vec<u8>> {
+    /// At most 256 packets of 1,500 bytes; without `payload`, less than 100 KiB.
+    pub fn pcapng(&self, payload: bool) -> Option<Vec<u8>> {
         let mut file = Vec::new();
+        let packets = self.packets.as_ref()?;
+        let packets = match payload {
+            true => packets,
+            false => &packets.without_payload(),
+        };
         // A vector takes everything, and the comment is short.
-        write_pcapng(&mut file, self.packets.as_ref()?, &self.comment()).ok()?;
+        write_pcapng(&mut file, packets, &self.comment()).ok()?;
         Some(file)
     }
 
@@ -62,10 +68,10 @@ mod tests {
     #[test]
     fn a_file_of_packets_has_the_verdict_as_its_comment() {
         let mut record = lazy();
-        assert_eq!(record.pcapng(), None);
+        assert_eq!(record.pcapng(false), None);
         record.packets = Some(packets_of_a_reset());
         record.verdict.disagreement = Some("x".repeat(100_000));
-        let file = record.pcapng().unwrap();
+        let file = record.pcapng(false).unwrap();
         assert!(file.len() < 10_000, "{}", file.len());
         let text = String::from_utf8_lossy(&file);
         let comment = "data-after-close, proved (TCP_ABORT_ON_DATA). It had closed; then more bytes came from \

@@ -5,18 +5,19 @@
 //! end.
 
 use std::collections::{HashMap, VecDeque};
-use std::fs::{File, OpenOptions, Permissions};
+use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::net::SocketAddr;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
-use std::path::{Path, PathBuf};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rstlab_wire::nanos;
-use rustix::fs::OFlags;
+use rustix::fs::{AtFlags, OFlags};
 use serde::{Deserialize, Serialize};
 
-use super::record_directory::READABLE_BY_ALL;
+use super::safe_directory::{SafeDirectory, open_directory, open_file};
 use crate::boot::BOOT_ID;
 use crate::evidence::{Pair, ServerSide};
 
@@ -41,9 +42,6 @@ const MAX_PIECES: u64 = 2 * MAX_BYTES / PIECE as u64;
 /// Shortest time between two reads of the file, however many connections are asked about.
 const MIN_BETWEEN_READS: Duration = Duration::from_millis(4);
 
-/// Without this flag, opening a pipe that somebody put there would wait for the other side.
-const NEVER_WAIT: i32 = OFlags::NONBLOCK.bits().cast_signed();
-
 /// The end of one connection, as the upstream told it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ServerEnd {
@@ -61,28 +59,22 @@ struct EndLine<'a> {
     end: ServerEnd,
 }
 
-/// Appends lines. Several upstreams may append to one file.
+/// Appends lines. Several upstreams of one user may append to one file.
 #[derive(Debug)]
 pub(crate) struct EndsFile {
-    path: PathBuf,
+    directory: Arc<SafeDirectory>,
 }
 
 impl EndsFile {
-    pub(crate) fn of(dir: &Path) -> Self {
-        Self {
-            path: dir.join(FILE),
-        }
+    pub(crate) fn of(directory: Arc<SafeDirectory>) -> Self {
+        Self { directory }
     }
 
     /// Replaces the file by an empty one. If there is a file, the proxy waits for the upstream's word.
     ///
     /// A proxy that has the old file open reads it to its end.
     pub(crate) fn begin(&self) -> io::Result<()> {
-        let empty = self.path.with_extension("jsonl.tmp");
-        let file = self.open(&empty)?;
-        // The umask may have taken rights away.
-        file.set_permissions(Permissions::from_mode(READABLE_BY_ALL))?;
-        std::fs::rename(&empty, &self.path)
+        self.directory.place(FILE, b"")
     }
 
     /// Appends a line for each end with one write, which `O_APPEND` keeps in one piece beside other writers.
@@ -97,25 +89,20 @@ impl EndsFile {
             lines.push(b'\n');
         }
         // Opened each time, because another upstream may have replaced the file.
-        let mut file = self.open(&self.path)?;
+        let mut file = self.directory.append(FILE)?;
         file.write_all(&lines)?;
         if file.metadata()?.len() >= MAX_BYTES {
             self.begin()?;
         }
         Ok(())
     }
-
-    fn open(&self, path: &Path) -> io::Result<File> {
-        let mut options = OpenOptions::new();
-        options.append(true).create(true).mode(READABLE_BY_ALL);
-        options.custom_flags(NEVER_WAIT).open(path)
-    }
 }
 
 /// Reads the lines that are appended from now on; lines that are not an end are passed over.
 #[derive(Debug)]
 pub(crate) struct Ends {
-    path: PathBuf,
+    /// `None` if it cannot be opened.
+    directory: Option<OwnedFd>,
     file: Option<File>,
     looked: Option<Instant>,
     piece: Box<[u8]>,
@@ -129,7 +116,7 @@ pub(crate) struct Ends {
 impl Ends {
     pub(crate) fn of(dir: &Path) -> Self {
         let mut ends = Self {
-            path: dir.join(FILE),
+            directory: open_directory(dir).ok(),
             file: None,
             looked: None,
             piece: vec![0; PIECE].into_boxed_slice(),
@@ -145,7 +132,7 @@ impl Ends {
 
     /// Whether an upstream has made the file, so that it is worth waiting for its lines.
     pub(crate) fn are_told(&self) -> bool {
-        self.file.is_some() || self.path.exists()
+        self.file.is_some() || self.named().is_some()
     }
 
     /// How a connection ended that began at `since` or later.
@@ -163,10 +150,14 @@ impl Ends {
     }
 
     fn open(&self) -> Option<File> {
-        let mut options = OpenOptions::new();
-        let file = options.read(true).custom_flags(NEVER_WAIT).open(&self.path);
-        let is_file = |file: &File| file.metadata().is_ok_and(|it| it.is_file());
-        file.ok().filter(is_file)
+        open_file(self.directory.as_ref()?, FILE, OFlags::RDONLY).ok()
+    }
+
+    /// Device and inode of the file that has the name now.
+    fn named(&self) -> Option<(u64, u64)> {
+        let directory = self.directory.as_ref()?;
+        let stat = rustix::fs::statat(directory, FILE, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+        Some((stat.st_dev, stat.st_ino))
     }
 
     fn read(&mut self) {
@@ -195,12 +186,9 @@ impl Ends {
 
     /// Whether the open file still has its name.
     fn is_current(&self) -> bool {
-        let named = std::fs::metadata(&self.path);
-        let opened = self.file.as_ref().map(File::metadata);
-        match (named, opened) {
-            (Ok(named), Some(Ok(opened))) => {
-                (named.dev(), named.ino()) == (opened.dev(), opened.ino())
-            }
+        let opened = self.file.as_ref().map(rustix::fs::fstat);
+        match (self.named(), opened) {
+            (Some(named), Some(Ok(opened))) => named == (opened.st_dev, opened.st_ino),
             _ => false,
         }
     }
@@ -238,6 +226,9 @@ impl Ends {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::OpenOptions;
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
     use crate::records::lazy_upstream;
 
@@ -253,8 +244,12 @@ mod tests {
         }
     }
 
+    fn file_in(dir: &Path) -> EndsFile {
+        EndsFile::of(Arc::new(SafeDirectory::open(dir, 0o640).unwrap()))
+    }
+
     fn begun(dir: &Path) -> EndsFile {
-        let file = EndsFile::of(dir);
+        let file = file_in(dir);
         file.begin().unwrap();
         file
     }
@@ -323,11 +318,11 @@ mod tests {
         rustix::fs::mknodat(rustix::fs::CWD, &path, fifo, mode, 0).unwrap();
         let mut ends = Ends::of(dir.path());
         assert!(!known(&mut ends, 1, 0));
-        assert!(EndsFile::of(dir.path()).append(&[end(1, 10)]).is_err());
+        assert!(file_in(dir.path()).append(&[end(1, 10)]).is_err());
         begun(dir.path()).append(&[end(1, 10)]).unwrap();
         assert!(known(&mut ends, 1, 0));
-        let mode = std::fs::metadata(&path).unwrap().mode();
-        assert_eq!(mode & 0o777, READABLE_BY_ALL);
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o640);
     }
 
     #[test]

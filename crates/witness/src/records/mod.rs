@@ -2,16 +2,19 @@
 
 mod capture_file;
 mod ends;
+mod keeping;
 mod merged;
 mod record;
 mod record_directory;
 mod remarks;
 mod role;
+mod safe_directory;
 #[cfg(test)]
 mod sample;
 mod stored;
 
 pub(crate) use ends::{Ends, EndsFile, ServerEnd};
+pub use keeping::Keeping;
 pub use record::{NotOne, RECORD_VERSION, Record};
 pub(crate) use record_directory::RecordDirectory;
 pub(crate) use remarks::remarks;

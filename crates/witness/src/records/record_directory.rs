@@ -1,92 +1,91 @@
 //! A directory that holds the newest records of one role, with their packets.
 
 use std::collections::{HashSet, VecDeque};
-use std::fs::{self, OpenOptions, Permissions};
-use std::io::{self, Write as _};
+use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use super::keeping::Keeping;
 use super::record::Record;
 use super::role::Role;
+use super::safe_directory::SafeDirectory;
 use crate::evidence::canonical;
-
-/// The mode of the files, which everybody may read: proxy, upstream and `rstlab show` may run as three users.
-pub(crate) const READABLE_BY_ALL: u32 = 0o644;
 
 /// The records of one role in a directory.
 #[derive(Debug)]
 pub(crate) struct RecordDirectory {
-    dir: PathBuf,
+    path: PathBuf,
+    directory: Arc<SafeDirectory>,
     role: Role,
-    max: usize,
+    keeping: Keeping,
     /// Names of the files, oldest first.
     names: VecDeque<String>,
 }
 
 impl RecordDirectory {
-    /// Makes the directory if need be, and removes the oldest records of an earlier run if there are more than `max`.
-    pub(crate) fn open(dir: &Path, role: Role, max: usize) -> io::Result<Self> {
-        let mut directory = Self {
-            dir: dir.to_owned(),
-            role,
-            max: max.max(1),
-            names: VecDeque::new(),
+    /// Makes the directory if need be, and removes the oldest records of an earlier run if there are too many.
+    pub(crate) fn open(path: &Path, role: Role, keeping: Keeping) -> io::Result<Self> {
+        let open = || {
+            let mut directory = Self {
+                path: path.to_owned(),
+                directory: Arc::new(SafeDirectory::open(path, keeping.mode)?),
+                role,
+                keeping,
+                names: VecDeque::new(),
+            };
+            directory.prepare()?;
+            Ok(directory)
         };
-        directory.prepare().map_err(|error| {
-            let dir = dir.display();
+        open().map_err(|error: io::Error| {
+            let path = path.display();
             let text = format!(
-                "no records can be written to {dir} ({error}); name a directory that this user (uid {}) may write to",
+                "no records can be written to {path} ({error}); name a directory that this user (uid {}) may write to",
                 rustix::process::geteuid().as_raw(),
             );
             io::Error::new(error.kind(), text)
-        })?;
-        Ok(directory)
+        })
     }
 
     /// The path of the directory.
-    pub(crate) fn dir(&self) -> &Path {
-        &self.dir
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The directory itself.
+    pub(crate) fn directory(&self) -> Arc<SafeDirectory> {
+        Arc::clone(&self.directory)
     }
 
     /// Most records that are kept.
     pub(crate) fn most(&self) -> usize {
-        self.max
+        self.keeping.most.max(1)
     }
 
     fn prepare(&mut self) -> io::Result<()> {
-        fs::create_dir_all(&self.dir)?;
-        let probe = self.dir.join(format!(".probe.{}.tmp", self.role.as_str()));
-        write(&probe, b"")?;
-        fs::remove_file(&probe)?;
+        let probe = format!("probe.{}", self.role.as_str());
+        self.directory.place(&probe, b"")?;
+        self.directory.remove(&probe)?;
         let unfinished = [self.ending("json.tmp"), self.ending("pcapng.tmp")];
         let (finished, packets) = (self.ending("json"), self.ending("pcapng"));
-        let mut found = Vec::new();
         let mut captures = Vec::new();
-        for entry in fs::read_dir(&self.dir)? {
-            let entry = entry?;
-            // A name that is no text is not of a file of ours.
-            let Ok(name) = entry.file_name().into_string() else {
-                continue;
-            };
+        for name in self.directory.names()? {
             if name.starts_with('.') && unfinished.iter().any(|ending| name.ends_with(ending)) {
                 // A program that was killed while it wrote has left it.
-                fs::remove_file(entry.path())?;
+                self.directory.remove(&name)?;
             } else if name.ends_with(&finished) {
-                found.push((entry.metadata()?.modified()?, name));
+                self.names.push_back(name);
             } else if name.ends_with(&packets) {
                 captures.push(name);
             }
         }
         // Packets without a record were left in the same way.
-        let known: HashSet<_> = found.iter().map(|(_, name)| packets_of(name)).collect();
+        let known: HashSet<_> = self.names.iter().map(|name| packets_of(name)).collect();
         for capture in captures {
             if !known.contains(&capture) {
-                fs::remove_file(self.dir.join(capture))?;
+                self.directory.remove(&capture)?;
             }
         }
-        found.sort();
-        self.names = found.into_iter().map(|(_, name)| name).collect();
         self.remove_oldest()
     }
 
@@ -97,44 +96,25 @@ impl RecordDirectory {
     /// Writes a record, its packets first: they are there when it is.
     pub(crate) fn put(&mut self, record: &Record) -> io::Result<()> {
         let name = name(record.server, record.client, self.role);
-        match record.pcapng() {
-            Some(packets) => self.place(&packets_of(&name), &packets)?,
+        match record.pcapng(self.keeping.payload) {
+            Some(packets) => self.directory.place(&packets_of(&name), &packets)?,
             // Packets of an earlier connection on the same ports.
-            None => self.remove(&packets_of(&name))?,
+            None => self.directory.remove(&packets_of(&name))?,
         }
-        self.place(&name, record.to_bounded_json().as_bytes())?;
+        let json = record.to_bounded_json();
+        self.directory.place(&name, json.as_bytes())?;
         // If the ports were in use before, the newer record has replaced the older one.
         self.names.retain(|known| *known != name);
         self.names.push_back(name);
         self.remove_oldest()
     }
 
-    /// Writes a file under another name first: a reader never sees half of one.
-    fn place(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        let unfinished = self.dir.join(format!(".{name}.tmp"));
-        let written =
-            write(&unfinished, bytes).and_then(|()| fs::rename(&unfinished, self.dir.join(name)));
-        if written.is_err() {
-            // The file may not be there; the first error is the one to report.
-            let _ = fs::remove_file(&unfinished);
-        }
-        written
-    }
-
-    /// Removes a file that may be gone already.
-    fn remove(&self, name: &str) -> io::Result<()> {
-        match fs::remove_file(self.dir.join(name)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            removed => removed,
-        }
-    }
-
     fn remove_oldest(&mut self) -> io::Result<()> {
-        while self.names.len() > self.max
+        while self.names.len() > self.most()
             && let Some(oldest) = self.names.pop_front()
         {
-            self.remove(&oldest)?;
-            self.remove(&packets_of(&oldest))?;
+            self.directory.remove(&oldest)?;
+            self.directory.remove(&packets_of(&oldest))?;
         }
         Ok(())
     }
@@ -151,13 +131,4 @@ fn name(server: SocketAddr, client: SocketAddr, role: Role) -> String {
 fn packets_of(name: &str) -> String {
     let stem = name.strip_suffix("json").unwrap_or(name);
     format!("{stem}pcapng")
-}
-
-fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true);
-    let mut file = options.mode(READABLE_BY_ALL).open(path)?;
-    // The umask may have taken rights away.
-    file.set_permissions(Permissions::from_mode(READABLE_BY_ALL))?;
-    file.write_all(bytes)
 }

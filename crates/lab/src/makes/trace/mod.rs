@@ -171,7 +171,7 @@ pub fn execute(config: &TraceConfig) -> anyhow::Result<ExitCode> {
     }
     if let Some(path) = &config.pcap {
         let packets = record
-            .pcapng()
+            .pcapng(true)
             .context("--pcap: no packets were captured; that takes CAP_NET_RAW and --witness auto, packets or kernel")?;
         fs::write(path, packets)
             .with_context(|| format!("the packets cannot be written to {}", path.display()))?;
