@@ -229,6 +229,24 @@ mod tests {
     }
 
     #[test]
+    fn what_records_keep_is_set_by_three_settings() {
+        let flags = [
+            "--record-most=7",
+            "--record-mode=0640",
+            "--record-payload=on",
+        ];
+        let keeping = Keeping {
+            most: 7,
+            mode: 0o640,
+            payload: true,
+        };
+        assert_eq!(config(&flags).unwrap().witness_options().keeping, keeping);
+        for bad in ["0777", "0660", "0400", "640x", ""] {
+            assert!(config(&[&format!("--record-mode={bad}")]).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
     fn joined_writes_have_no_gap() {
         let config = config(&["--gap=1ms", "--writes=joined"]).unwrap();
         assert_eq!(config.gap(), Duration::ZERO);

@@ -257,6 +257,21 @@ mod tests {
     }
 
     #[test]
+    fn what_records_keep_is_set_by_three_settings() {
+        let flags = [
+            "--record-most=7",
+            "--record-mode=0640",
+            "--record-payload=on",
+        ];
+        let keeping = Keeping {
+            most: 7,
+            mode: 0o640,
+            payload: true,
+        };
+        assert_eq!(config(&flags).unwrap().witness_options().keeping, keeping);
+    }
+
+    #[test]
     fn every_bad_setting_is_named() {
         let text = config(&[
             "--listen=8000",

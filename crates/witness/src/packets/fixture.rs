@@ -5,7 +5,7 @@ use std::time::Duration;
 use etherparse::{PacketBuilder, TcpHeader};
 
 use super::capture_file::CaptureFile;
-use super::conversation::Conversation;
+use super::conversation::{Conversation, Kept};
 use super::decode::decode;
 use super::packet::Packet;
 
@@ -65,4 +65,12 @@ pub(crate) fn packets_of_a_reset() -> Conversation {
         to_client(3, "[R.]", [500, 100], 0),
     ];
     conversations(packets).remove(0)
+}
+
+/// A connection of which one packet with this text was captured.
+pub(crate) fn packets_of_a_request(text: &str) -> Conversation {
+    let packet = to_server(1, "[P.]", [100, 500], text.len());
+    let mut kept = Kept::default();
+    kept.push(with_payload(&packet, text));
+    kept.conversation()
 }

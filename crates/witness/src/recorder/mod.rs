@@ -86,7 +86,7 @@ mod tests {
     use super::*;
     use crate::ended::ended_with;
     use crate::evidence::Pair;
-    use crate::packets::packets_of_a_reset;
+    use crate::packets::{packets_of_a_request, packets_of_a_reset};
     use crate::records::Ends;
     use crate::records::{lazy, lazy_upstream};
 
@@ -205,6 +205,36 @@ mod tests {
             &["a.upstream.pcapng".to_owned()],
         ];
         assert_eq!(names(dir.path()), left.concat());
+    }
+
+    #[test]
+    fn a_capture_has_payload_and_credentials_only_if_they_are_asked_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let head = format!(
+            "POST / HTTP/1.1\r\nCookie: secret\r\n\r\n{}",
+            "x".repeat(99)
+        );
+        let record = Record {
+            packets: Some(packets_of_a_request(&head)),
+            ..lazy()
+        };
+        let path = dir
+            .path()
+            .join("127.0.0.1_8000-127.0.0.1_32814.proxy.pcapng");
+        for payload in [true, false] {
+            let keeping = Keeping { payload, ..most(2) };
+            let recorder = Recorder::to_dir(dir.path(), Role::Proxy, keeping).unwrap();
+            keep(&recorder, record.clone());
+            drop(recorder);
+            let file = fs::read(&path).unwrap();
+            let text = String::from_utf8_lossy(&file);
+            let found = [&head, "Cookie: secret", "Cookie: ******"].map(|it| text.contains(it));
+            assert_eq!(found, [payload, payload, !payload]);
+            // The lengths are those of the packet, however much of it is kept.
+            let read = crate::packets::read_pcapng(&path).unwrap();
+            let lengths = read.packets().map(|it| it.payload_bytes as usize);
+            assert_eq!(lengths.collect::<Vec<_>>(), [head.len()]);
+        }
     }
 
     #[test]

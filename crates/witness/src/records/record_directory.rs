@@ -40,7 +40,7 @@ impl RecordDirectory {
         open().map_err(|error: io::Error| {
             let path = path.display();
             let text = format!(
-                "no records can be written to {path} ({error}); name a directory that this user (uid {}) may write to",
+                "no records can be written to {path} ({error}); or name a directory that this user (uid {}) may write to",
                 rustix::process::geteuid().as_raw(),
             );
             io::Error::new(error.kind(), text)

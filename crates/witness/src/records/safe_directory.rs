@@ -154,7 +154,7 @@ fn why_unsafe(owner: u32, mode: u32, user: u32) -> Option<String> {
     if mode & STICKY != 0 {
         return None;
     }
-    let advice = "set its sticky bit (chmod +t) if several users share it, or name a new directory";
+    let advice = "or set its sticky bit (chmod +t) if several users share it";
     if owner != user && owner != 0 {
         return Some(format!(
             "it belongs to uid {owner}, who may replace files in it: change its owner, {advice}"
