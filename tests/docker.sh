@@ -115,7 +115,7 @@ is_confined() {
 build_on_the_host() {
     echo "no image $base_image: the programs are built on this machine"
     export RSTLAB_BINARIES=$work/image
-    mkdir --parents "$RSTLAB_BINARIES/records"
+    mkdir --parents --mode 755 "$RSTLAB_BINARIES/records"
     RUSTFLAGS='-C target-feature=+crt-static' cargo build --locked --release --bins --target host-tuple \
         -p rstlab-lab -p rstlab-proxy -p rstlab-upstream
     cp "${CARGO_TARGET_DIR:-target}"/"$(rustc --print host-tuple)"/release/rstlab{,-proxy,-upstream} "$RSTLAB_BINARIES"

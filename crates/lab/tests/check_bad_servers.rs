@@ -102,6 +102,17 @@ async fn a_server_that_answers_400_because_it_speaks_tls_is_recognized() {
         let error = check_it(peer).await.unwrap_err();
         assert_contains(&error.to_string(), &["TLS: the port speaks https"]);
     }
+    // A server that closes the connection of a plain request speaks TLS, too.
+    let peer = Peer::start(move |mut stream, _| async move {
+        let mut begin = [0];
+        stream.peek(&mut begin).await.unwrap();
+        read_to_empty_line(&mut stream).await;
+        let answer = if begin == [0x16] { alert } else { &[] };
+        stream.write_all(answer).await.unwrap();
+    })
+    .await;
+    let error = check_it(peer).await.unwrap_err();
+    assert_contains(&error.to_string(), &["TLS: the port speaks https"]);
     // A server that answers everything with 400 does not speak TLS.
     let peer = Peer::start(move |mut stream, _| async move {
         read_to_empty_line(&mut stream).await;

@@ -388,7 +388,7 @@ async fn a_split_request_pauses_between_head_and_body() {
     assert_eq!(peer.finish().await as u64, REQUESTS);
 }
 
-/// A TLS alert, an empty SETTINGS frame of HTTP/2, and 400 to a plain request from a server that speaks TLS.
+/// A TLS alert, an empty SETTINGS frame of HTTP/2, and 400 or nothing to a plain request from a server that speaks TLS.
 #[tokio::test]
 async fn a_server_with_another_protocol_ends_the_load_and_is_named() {
     let bad_request =
@@ -403,7 +403,9 @@ async fn a_server_with_another_protocol_ends_the_load_and_is_named() {
             Some("HTTP/2: the port speaks it without TLS, and no HTTP/1.1"),
         ),
         (bad_request, alert, Some("TLS: the port speaks https")),
+        (b"", alert, Some("TLS: the port speaks https")),
         (bad_request, bad_request, None),
+        (b"", b"", None),
         (b"220 mail.example ESMTP\r\n", b"502 what?\r\n", None),
     ] {
         let peer = Peer::start(move |mut stream, _| async move {

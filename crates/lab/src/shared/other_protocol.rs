@@ -17,7 +17,7 @@ pub(crate) const TLS_HELLO: &[u8] =
     b"\x16\x03\x01\x00\x2f\x01\x00\x00\x2b\x03\x03rstlab asks whether this is TLS.\
     \x00\x00\x04\xc0\x2b\xc0\x2f\x01\x00\r\n\r\n";
 
-/// The protocol of a server that answers a plain request with 400 or with no HTTP/1.1; `None` if the protocol is neither
+/// The protocol of a server that answers a plain request with 400, with no HTTP/1.1, or not at all; `None` if the protocol is neither
 /// TLS nor HTTP/2, or nothing was answered within the limit.
 pub(crate) async fn other_protocol(
     target: &Target<SocketAddr>,

@@ -66,6 +66,10 @@ pub(super) async fn plain(plan: &CheckPlan) -> Result<Plain, CannotCheck> {
     let first = ask(plan, &script, limit);
     tokio::pin!(first);
     let (first, second) = match timeout(SLOW, &mut first).await {
+        Ok(Err(nothing @ CannotCheck::Nothing { .. })) => {
+            speaks_no_tls(plan).await?;
+            return Err(nothing);
+        }
         Ok(first) => (first?, ask(plan, &script, limit).await?),
         // The second request may have to wait until the first one was answered.
         Err(_) => tokio::try_join!(first, ask(plan, &script, limit.saturating_mul(2)))?,
@@ -110,7 +114,7 @@ pub(super) async fn still_there(plan: &CheckPlan, made: u64) -> Result<(), Canno
     }
 }
 
-/// Makes sure that 400 is the answer to the request, and not to http on a port for https.
+/// Makes sure that 400, or the end of the connection, is the answer to the request, and not to http on a port for https.
 ///
 /// # Errors
 /// The server answers a TLS handshake with a TLS record.

@@ -214,13 +214,15 @@ impl LoadTally {
         self.report.requests
     }
 
-    /// Whether every request so far got 400 or something that is no HTTP/1.1, as from a server with another protocol.
+    /// Whether no request so far got an answer of HTTP/1.1 other than 400, as from a server with another protocol.
     pub(super) fn doubts_the_protocol(&self, last: &Sample) -> bool {
         let doubtful = match &last.outcome {
             RequestOutcome::Whole(status) => *status == StatusCode::BAD_REQUEST,
-            outcome => matches!(outcome, RequestOutcome::BadResponse(_)),
+            RequestOutcome::BadResponse(_) | RequestOutcome::NoResponse(_) => true,
+            _ => false,
         };
-        doubtful && self.report.whole == self.report.status_4xx
+        let report = &self.report;
+        doubtful && report.whole == report.status_4xx && report.truncated.total() == 0
     }
 
     /// Notes that the server speaks another protocol.
