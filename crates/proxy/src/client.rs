@@ -1,7 +1,9 @@
 //! Serves one client's connection, and ends it in stages.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use http::header::{CONNECTION, HeaderValue};
@@ -15,14 +17,14 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
-use tower::{Layer as _, ServiceBuilder, ServiceExt as _, service_fn};
+use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
-use tower_http::limit::RequestBodyLimitLayer;
 
 use crate::client_io::{ClientIo, ClientSignals};
+use crate::client_socket::ClientSocket;
 use crate::config::ProxyConfig;
 use crate::first_head::first_head;
-use crate::forward::{self, Handled};
+use crate::forward;
 use crate::upstream::Shared;
 
 /// Limit of the time in which a client takes no byte of a response.
@@ -57,7 +59,7 @@ pub(crate) async fn connection(
         // Boxed: a client that has not sent its head does not need the room yet.
         Some(head) => Box::pin(serve(stream, head, peer, config, shared, stop)).await,
         None => {
-            too_slow(&mut stream, peer).await;
+            too_slow(&mut stream, peer, &config, &shared).await;
             close::close(stream, close::Policy::Linger(LINGER), &mut Tape::default()).await;
         }
     }
@@ -88,27 +90,19 @@ async fn serve(
             move |response| last_response(&signals, response)
         })
         .service_fn({
+            let (config, shared) = (config.clone(), Arc::clone(&shared));
             let signals = Arc::clone(&signals);
             move |request| {
-                let config = config.now();
-                let limit = config.max_body.map_or(usize::MAX, |bytes| {
-                    usize::try_from(bytes).unwrap_or(usize::MAX)
-                });
-                let (shared, signals) = (Arc::clone(&shared), Arc::clone(&signals));
-                let forward = service_fn(move |request| {
-                    forward::forward(
-                        request,
-                        Arc::clone(&config),
-                        Arc::clone(&shared),
-                        Arc::clone(&signals),
-                    )
-                });
-                RequestBodyLimitLayer::new(limit)
-                    .layer(forward)
-                    .oneshot(request)
+                forward::forward(
+                    request,
+                    config.now(),
+                    Arc::clone(&shared),
+                    Arc::clone(&signals),
+                )
             }
         });
-    let io = Stall::sending(stream, Some(SEND_LIMIT));
+    let (socket, watch) = ClientSocket::new(stream);
+    let io = Stall::sending(socket, Some(SEND_LIMIT));
     let mut connection = http1::Builder::new()
         // A client may half-close after its request and still wants the response.
         .half_close(true)
@@ -124,48 +118,68 @@ async fn serve(
     let mut done = false;
     let mut stopping = false;
     let mut first_request_until = None;
-    let result = loop {
-        tokio::select! {
-            biased;
-            result = std::future::poll_fn(|cx| Pin::new(&mut connection).poll(cx)) => {
-                // If a client offers an upgrade, hyper is done before it has written out its buffer
-                // (`Dispatcher::poll_inner`). Polled again, hyper has forgotten the upgrade and writes the rest.
-                if done || result.is_err() {
-                    break result;
+    // `None`: the client has left.
+    let result = {
+        let mut failed = pin!(watch.failed());
+        loop {
+            tokio::select! {
+                biased;
+                result = std::future::poll_fn(|cx| {
+                    let result = Pin::new(&mut connection).poll(cx);
+                    match signals.has_client_left() {
+                        true => Poll::Ready(None),
+                        false => result.map(Some),
+                    }
+                }) => {
+                    // If a client offers an upgrade, hyper is done before it has written out its buffer
+                    // (`Dispatcher::poll_inner`). Polled again, hyper has forgotten the upgrade and writes the rest.
+                    if done || !matches!(result, Some(Ok(()))) {
+                        break result;
+                    }
+                    done = true;
                 }
-                done = true;
-            }
-            () = stop.cancelled(), if !stopping => {
-                stopping = true;
-                signals.stop();
-                if signals.requests() == 0 {
-                    first_request_until = Some(Instant::now() + FIRST_REQUEST);
-                } else {
-                    Pin::new(&mut connection).graceful_shutdown();
+                // hyper does not read while the upstream thinks, because a FIN would end a half-closed connection.
+                () = &mut failed => break None,
+                () = stop.cancelled(), if !stopping => {
+                    stopping = true;
+                    signals.stop();
+                    if signals.requests() == 0 {
+                        first_request_until = Some(Instant::now() + FIRST_REQUEST);
+                    } else {
+                        Pin::new(&mut connection).graceful_shutdown();
+                    }
                 }
-            }
-            () = sleep_until(first_request_until.unwrap_or_else(Instant::now)),
-                if first_request_until.is_some() =>
-            {
-                first_request_until = None;
-                if signals.requests() == 0 {
-                    Pin::new(&mut connection).graceful_shutdown();
+                () = sleep_until(first_request_until.unwrap_or_else(Instant::now)),
+                    if first_request_until.is_some() =>
+                {
+                    first_request_until = None;
+                    if signals.requests() == 0 {
+                        Pin::new(&mut connection).graceful_shutdown();
+                    }
                 }
             }
         }
     };
 
+    // This drops the request and the response, if there are any: their exchange ends too.
     let parts = connection.into_parts();
-    let mut stream = parts.io.into_inner().into_inner();
+    let socket = parts.io.into_inner().into_inner();
+    let (Some(result), Some(mut stream)) = (result, socket.into_stream(watch)) else {
+        return;
+    };
     if let Err(error) = result {
         let idle = parts.read_buf.is_empty() && signals.requests() > 0;
         if error.is_timeout() && !idle {
-            too_slow(&mut stream, peer).await;
+            too_slow(&mut stream, peer, &config, &shared).await;
         } else if error.is_parse() {
-            tracing::info!(client = %peer, "refused: {}", chain(&error));
-            // hyper has answered 400 or 431 to any other bad head.
+            // hyper has answered 400 or 431 to any bad head but that of HTTP/2.
+            let status = match error.is_parse_too_large() {
+                true => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                false => StatusCode::BAD_REQUEST,
+            };
+            shared.refused(peer, &config.now(), status, chain(&error));
             if error.is_parse_version_h2() {
-                refuse(&mut stream, "400 Bad Request").await;
+                refuse(&mut stream, status).await;
             }
         } else {
             tracing::debug!(client = %peer, error = %chain(&error), "client connection ended");
@@ -180,13 +194,7 @@ async fn serve(
 
 /// Tells the client if a response is the connection's last.
 fn last_response<B>(signals: &ClientSignals, mut response: Response<B>) -> Response<B> {
-    // The layer that limits the body answers by itself, and leaves the body unread.
-    let over_limit = response.extensions_mut().remove::<Handled>().is_none()
-        && response.status() == StatusCode::PAYLOAD_TOO_LARGE;
-    if over_limit {
-        tracing::info!(client = %signals.peer, "413: the request's body is too large");
-    }
-    if signals.is_stopping() || over_limit {
+    if signals.is_stopping() {
         response
             .headers_mut()
             .insert(CONNECTION, HeaderValue::from_static("close"));
@@ -194,14 +202,21 @@ fn last_response<B>(signals: &ClientSignals, mut response: Response<B>) -> Respo
     response
 }
 
-/// Tells a client whose head took too long.
-async fn too_slow(stream: &mut TcpStream, peer: SocketAddr) {
-    tracing::info!(client = %peer, "408: the request's head took too long");
-    refuse(stream, "408 Request Timeout").await;
+/// Refuses a client whose head took too long.
+async fn too_slow(
+    stream: &mut TcpStream,
+    peer: SocketAddr,
+    config: &Live<ProxyConfig>,
+    shared: &Shared,
+) {
+    let status = StatusCode::REQUEST_TIMEOUT;
+    let why = "the request's head took too long".to_owned();
+    shared.refused(peer, &config.now(), status, why);
+    refuse(stream, status).await;
 }
 
 /// Sends the client the reason for the end of its connection; hyper sends none.
-async fn refuse(stream: &mut TcpStream, status: &str) {
+async fn refuse(stream: &mut TcpStream, status: StatusCode) {
     let answer = format!("HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
     // Fails if the client is gone or takes nothing.
     let _ = timeout(LINGER.time, stream.write_all(answer.as_bytes())).await;

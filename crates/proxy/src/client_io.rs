@@ -10,7 +10,8 @@ use std::task::{Context, Poll, ready};
 use futures_util::task::AtomicWaker;
 use rstlab_wire::{Framing, GATHER_BYTES, GATHERED_READ_BYTES, Stall, Wrapper, passes_through};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+
+use crate::client_socket::ClientSocket;
 
 /// Limit of the heads and pieces of bodies that wait in hyper's queue.
 const MAX_UNFLUSHED: usize = 3;
@@ -23,6 +24,7 @@ pub(crate) struct ClientSignals {
     requests: AtomicU64,
     stopping: AtomicBool,
     end_with_reset: AtomicBool,
+    left: AtomicBool,
     /// Heads and pieces of bodies that hyper got since the kernel had all.
     unflushed: AtomicUsize,
     flush: AtomicWaker,
@@ -35,6 +37,7 @@ impl ClientSignals {
             requests: AtomicU64::new(0),
             stopping: AtomicBool::new(false),
             end_with_reset: AtomicBool::new(false),
+            left: AtomicBool::new(false),
             unflushed: AtomicUsize::new(0),
             flush: AtomicWaker::new(),
         }
@@ -70,6 +73,16 @@ impl ClientSignals {
         self.end_with_reset.load(Ordering::Relaxed)
     }
 
+    /// The client left in the middle of its request: the connection ends without an answer.
+    pub(crate) fn client_left(&self) {
+        self.left.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the client left in the middle of its request.
+    pub(crate) fn has_client_left(&self) -> bool {
+        self.left.load(Ordering::Relaxed)
+    }
+
     /// hyper is about to get bytes to send.
     pub(crate) fn handed_over(&self) {
         self.unflushed.fetch_add(1, Ordering::Relaxed);
@@ -102,7 +115,7 @@ impl ClientSignals {
 /// The client's connection as hyper sees it: requests that can be read in two ways are refused, flushes are signalled.
 #[derive(Debug)]
 pub(crate) struct ClientIo {
-    io: Stall<TcpStream>,
+    io: Stall<ClientSocket>,
     /// Bytes that were read before hyper was there.
     first: Vec<u8>,
     /// Number of the request that is read, and the bytes read since it began.
@@ -112,7 +125,11 @@ pub(crate) struct ClientIo {
 }
 
 impl ClientIo {
-    pub(crate) fn new(io: Stall<TcpStream>, first: Vec<u8>, signals: Arc<ClientSignals>) -> Self {
+    pub(crate) fn new(
+        io: Stall<ClientSocket>,
+        first: Vec<u8>,
+        signals: Arc<ClientSignals>,
+    ) -> Self {
         Self {
             io,
             first,
@@ -122,7 +139,7 @@ impl ClientIo {
         }
     }
 
-    pub(crate) fn into_inner(self) -> TcpStream {
+    pub(crate) fn into_inner(self) -> ClientSocket {
         self.io.into_inner()
     }
 }
@@ -157,9 +174,9 @@ impl ClientIo {
 }
 
 impl Wrapper for ClientIo {
-    type Inner = Stall<TcpStream>;
+    type Inner = Stall<ClientSocket>;
 
-    fn inner(&mut self) -> &mut Stall<TcpStream> {
+    fn inner(&mut self) -> &mut Stall<ClientSocket> {
         &mut self.io
     }
 
@@ -179,11 +196,6 @@ impl Wrapper for ClientIo {
             self.signals.flushed();
         }
         result
-    }
-
-    /// Does nothing: the half-close is the first stage of the proxy's own close.
-    fn on_shutdown(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
     }
 }
 

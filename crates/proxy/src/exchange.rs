@@ -1,9 +1,10 @@
 //! One exchange: its facts while it runs, and how it ended.
 
 use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use http::request::Parts;
+use http::StatusCode;
 use rstlab_wire::{Call, Failure, Phase, Seen, monotonic_now, nanos};
 use rstlab_witness::{
     Cause, ClientSide, Connection, Ended, KERNEL_SPEAKS, Outcome, ProxyEnd, Teller, Verdict, Watch,
@@ -16,8 +17,9 @@ use crate::trouble::Trouble;
 #[derive(Debug)]
 pub(crate) struct Exchange {
     pub(crate) number: u64,
-    /// `POST /`
-    request: String,
+    client: SocketAddr,
+    /// `POST /`, if the head could be read.
+    request: Option<String>,
     upstream: String,
     /// The connection had carried a request before.
     reused: bool,
@@ -36,7 +38,9 @@ pub(crate) enum Came {
     Cut(Trouble),
     /// There was no response; the proxy answered in its place.
     Nothing(Trouble),
-    /// The client left, or its body was at fault: no response was lost.
+    /// The client's request was at fault; the proxy answered.
+    Refused(Trouble),
+    /// The client left: no response was lost.
     ClientLeft,
 }
 
@@ -62,14 +66,16 @@ pub(crate) struct Finished {
 impl Exchange {
     pub(crate) fn new(
         number: u64,
-        head: &Parts,
+        client: SocketAddr,
+        request: Option<String>,
         config: &ProxyConfig,
         reused: bool,
         watch: Watch,
     ) -> Self {
         Self {
             number,
-            request: format!("{} {}", head.method, head.uri.path()),
+            client,
+            request,
             upstream: config.upstream.clone(),
             reused,
             watch,
@@ -79,7 +85,9 @@ impl Exchange {
 
     /// Whether a response has no body because the request was a HEAD.
     pub(crate) fn is_head(&self) -> bool {
-        self.request.starts_with("HEAD ")
+        self.request
+            .as_ref()
+            .is_some_and(|request| request.starts_with("HEAD "))
     }
 
     /// The client's part in the exchange was over at `at`.
@@ -93,9 +101,9 @@ impl Exchange {
     }
 
     /// The exchange ended before there was a connection, by `error` if making the connection failed.
-    pub(crate) fn not_connected(self, trouble: Trouble, error: Option<&io::Error>) -> Ended {
+    pub(crate) fn not_connected(self, came: Came, error: Option<&io::Error>) -> Ended {
         let handed = Handed {
-            came: Came::failed(trouble),
+            came,
             body_bytes: 0,
             expected_bytes: None,
         };
@@ -121,13 +129,23 @@ impl Exchange {
         ended.failed = failed;
         ended
     }
+
+    /// The proxy answered the request with `status` in place of an exchange, and says why.
+    pub(crate) fn refused(self, status: StatusCode, why: String) -> Ended {
+        let mut ended = self.not_connected(Came::Refused(Trouble::Client(status)), None);
+        if let Teller::Proxy(end) = &mut ended.teller {
+            end.trouble = Some(why);
+        }
+        ended
+    }
 }
 
 impl Came {
     /// There is no response, because of `trouble`.
     pub(crate) fn failed(trouble: Trouble) -> Self {
         match trouble {
-            Trouble::Client(_) => Came::ClientLeft,
+            Trouble::Client(_) => Came::Refused(trouble),
+            Trouble::ClientLeft => Came::ClientLeft,
             trouble => Came::Nothing(trouble),
         }
     }
@@ -138,6 +156,7 @@ impl Came {
             Came::Cut(_) => Outcome::Truncated,
             Came::Nothing(_) => Outcome::NoResponse,
             Came::ClientLeft => Outcome::ClientLeft,
+            Came::Refused(_) => Outcome::Refused,
         }
     }
 }
@@ -154,7 +173,7 @@ impl Finished {
         let reset = seen.reset();
         let trouble = match handed.came {
             Came::Whole | Came::ClientLeft => None,
-            Came::Cut(trouble) | Came::Nothing(trouble) => Some(trouble),
+            Came::Cut(trouble) | Came::Nothing(trouble) | Came::Refused(trouble) => Some(trouble),
         };
         let patience = match (reset, trouble) {
             (Some(_), _) => Some(KERNEL_SPEAKS),
@@ -176,16 +195,19 @@ impl Finished {
             ended: at,
             connection: exchange.connection,
             reused: exchange.reused,
-            request: Some(exchange.request),
+            request: exchange.request,
             head_bytes: seen.head_bytes(),
             phase: reset.map_or_else(|| seen.phase(), |failure| failure.phase),
             failed: seen.failure(),
             outcome: handed.came.outcome(),
             teller: Teller::Proxy(ProxyEnd {
+                client: exchange.client,
                 upstream: exchange.upstream,
                 trouble: trouble.map(|trouble| trouble.text().to_owned()),
                 status: match handed.came {
-                    Came::Nothing(trouble) => Some(trouble.status().as_u16()),
+                    Came::Nothing(trouble) | Came::Refused(trouble) => {
+                        Some(trouble.status().as_u16())
+                    }
                     Came::Whole | Came::Cut(_) | Came::ClientLeft => None,
                 },
                 body_bytes: handed.body_bytes,
@@ -207,9 +229,10 @@ pub(crate) mod tests {
     use super::*;
 
     fn exchange() -> Exchange {
-        let (head, ()) = http::Request::post("/").body(()).unwrap().into_parts();
         let dispatch = Dispatch::new(Witness::default(), Takers::default());
-        Exchange::new(1, &head, &ProxyConfig::default(), false, dispatch.watch())
+        let (client, config) = (([127, 0, 0, 1], 9).into(), ProxyConfig::default());
+        let asked = Some("POST /".to_owned());
+        Exchange::new(1, client, asked, &config, false, dispatch.watch())
     }
 
     pub(crate) fn finished() -> Finished {
@@ -244,12 +267,21 @@ pub(crate) mod tests {
         end(Came::Cut(Trouble::Closed), 100, Some(600), false);
         end(Came::Nothing(Trouble::Closed), 0, None, false);
         end(Came::ClientLeft, 0, None, false);
+        end(
+            Came::failed(Trouble::Client(StatusCode::PAYLOAD_TOO_LARGE)),
+            0,
+            None,
+            false,
+        );
         let expected = Summary {
-            requests: 5,
-            resets: 2,
-            harmless: 1,
+            requests: 6,
+            whole: 1,
             truncated: 2,
             no_response: 1,
+            left: 1,
+            refused: 1,
+            resets: 2,
+            harmless: 1,
             lost_bytes: 900,
         };
         assert_eq!(takers.totals().summary(), expected);

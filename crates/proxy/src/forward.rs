@@ -3,14 +3,14 @@
 use std::convert::Infallible;
 use std::error::Error;
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_TYPE, HeaderValue};
+use http::request::Parts;
 use http::{Request, Response, StatusCode, Version};
 use http_body::Body;
-use http_body_util::{Either, Full};
+use http_body_util::{Either, Full, Limited};
 use hyper::body::Incoming;
 use rstlab_wire::{RequestEnd, chain};
 use scopeguard::ScopeGuard;
@@ -28,10 +28,6 @@ use crate::upstream::{self, Shared};
 
 type ProxyBody = Either<Relay<Incoming>, Full<Bytes>>;
 
-/// Marks a response of [`forward`]; responses of the layers above it have no mark.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Handled;
-
 /// Forwards one request, and answers with the upstream's response or with the reason why there is none.
 pub(crate) async fn forward<B>(
     request: Request<B>,
@@ -43,9 +39,7 @@ where
     B: Body<Data = Bytes> + Send + Unpin + 'static,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    let mut response = respond(request, config, shared, signals).await;
-    response.extensions_mut().insert(Handled);
-    Ok(response)
+    Ok(respond(request, config, shared, signals).await)
 }
 
 async fn respond<B>(
@@ -60,35 +54,53 @@ where
 {
     let (mut head, body) = request.into_parts();
     let version = head.version;
-    let client = signals.peer;
-    if let Err(refused) = headers::forward_request(&mut head, client.ip(), &config) {
-        return refusal(refused);
-    }
-
     let number = shared.next_number();
-    let begin = |reused| Exchange::new(number, &head, &config, reused, shared.dispatch.watch());
-    let end = |exchange: Exchange, trouble, error: Option<&io::Error>| {
-        let ended = exchange.not_connected(trouble, error);
+    let begin = |head: &Parts, reused| {
+        let asked = format!("{} {}", head.method, head.uri.path());
+        let watch = shared.dispatch.watch();
+        Exchange::new(number, signals.peer, Some(asked), &config, reused, watch)
+    };
+    let end = |exchange: Exchange, came, error: Option<&io::Error>| {
+        let ended = exchange.not_connected(came, error);
         shared.dispatch.end(ended);
     };
+    let limit = config
+        .max_body
+        .and_then(|bytes| usize::try_from(bytes).ok());
+    let limit = limit.unwrap_or(usize::MAX);
+    if body.size_hint().lower() > limit as u64 {
+        let trouble = Trouble::Client(StatusCode::PAYLOAD_TOO_LARGE);
+        end(begin(&head, false), Came::failed(trouble), None);
+        return answer(trouble);
+    }
+    if let Err(refused) = headers::forward_request(&mut head, signals.peer.ip(), &config) {
+        let Some((status, why)) = refusal(refused) else {
+            return for_the_proxy();
+        };
+        let refused = begin(&head, false).refused(status, why.to_owned());
+        shared.dispatch.end(refused);
+        return closing(text_response(status, why));
+    }
+
     // hyper drops this future if the connection to the client fails meanwhile: then the exchange has ended too.
-    let client_left = |exchange| end(exchange, Trouble::Client(StatusCode::BAD_REQUEST), None);
+    let client_left = |exchange| end(exchange, Came::ClientLeft, None);
     let request_end = RequestEnd::default();
     let has_body = !body.is_end_stream();
+    let body = Limited::new(body, limit);
     let mut body = Outgoing::new(body, request_end.clone(), config.client_body_timeout);
     if config.writes == Writes::Joined && has_body {
-        let gathering = scopeguard::guard((), |()| client_left(begin(false)));
+        let gathering = scopeguard::guard((), |()| client_left(begin(&head, false)));
         let gathered = body.gathered().await;
         ScopeGuard::into_inner(gathering);
         if let Err(error) = gathered {
             let trouble = Trouble::of(&error);
-            end(begin(false), trouble, None);
-            return answer(trouble, client);
+            end(begin(&head, false), Came::failed(trouble), None);
+            return answer_or_leave(trouble, &signals).await;
         }
     }
 
     let kept = shared.take_kept();
-    let mut exchange = scopeguard::guard(begin(kept.is_some()), client_left);
+    let mut exchange = scopeguard::guard(begin(&head, kept.is_some()), client_left);
     let connected = match kept {
         Some(kept) => Ok(kept),
         None => upstream::connect(&config, &mut exchange.watch.tape).await,
@@ -101,8 +113,8 @@ where
                 io::ErrorKind::TimedOut => Trouble::TimedOut,
                 _ => Trouble::Unreachable,
             };
-            end(exchange, trouble, Some(&error));
-            return answer(trouble, client);
+            end(exchange, Came::failed(trouble), Some(&error));
+            return answer(trouble);
         }
     };
     exchange.connection = connection;
@@ -118,11 +130,13 @@ where
     match response.await {
         Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
             // No client asked for it: Upgrade is not forwarded.
-            fail(Trouble::Malformed, client, driver)
+            fail(Trouble::Malformed, driver);
+            answer(Trouble::Malformed)
         }
         Ok(mut response) => {
             if headers::forward_response(response.headers_mut()).is_err() {
-                return fail(Trouble::Malformed, client, driver);
+                fail(Trouble::Malformed, driver);
+                return answer(Trouble::Malformed);
             }
             let early = !request_end.is_reached();
             let mut response =
@@ -143,47 +157,54 @@ where
         }
         Err(error) => {
             tracing::debug!(request = number, error = %chain(&error), "no response");
-            fail(Trouble::of(&error), client, driver)
+            let trouble = Trouble::of(&error);
+            fail(trouble, driver);
+            answer_or_leave(trouble, &signals).await
         }
     }
 }
 
-/// Tells the driver that no response will come, and the client why.
-fn fail(
-    trouble: Trouble,
-    client: SocketAddr,
-    driver: oneshot::Sender<Handed>,
-) -> Response<ProxyBody> {
+/// Tells the driver that no response will come.
+fn fail(trouble: Trouble, driver: oneshot::Sender<Handed>) {
     // Fails only if the proxy ends and has dropped the driver.
     let _ = driver.send(Handed {
         came: Came::failed(trouble),
         body_bytes: 0,
         expected_bytes: None,
     });
-    answer(trouble, client)
+}
+
+/// As [`answer`]; if the client has left, its connection ends without an answer.
+async fn answer_or_leave(trouble: Trouble, signals: &ClientSignals) -> Response<ProxyBody> {
+    if trouble == Trouble::ClientLeft {
+        signals.client_left();
+        // The connection's loop sees the signal, and drops this future.
+        std::future::pending::<Infallible>().await;
+    }
+    answer(trouble)
 }
 
 /// An answer of the proxy's own. It is the last on its connection, because some of the request may be unread.
-fn answer(trouble: Trouble, client: SocketAddr) -> Response<ProxyBody> {
-    if let Trouble::Client(status) = trouble {
-        tracing::info!(%client, "{}: {}", status.as_u16(), trouble.text());
-    }
+fn answer(trouble: Trouble) -> Response<ProxyBody> {
     closing(text_response(trouble.status(), trouble.text()))
 }
 
-fn refusal(refused: Refused) -> Response<ProxyBody> {
+/// Status and text of the answer; `None` if the request is for the proxy itself, which is no fault.
+fn refusal(refused: Refused) -> Option<(StatusCode, &'static str)> {
     match refused {
-        Refused::Malformed(why) => closing(text_response(StatusCode::BAD_REQUEST, why)),
-        Refused::NotImplemented => closing(text_response(
+        Refused::Malformed(why) => Some((StatusCode::BAD_REQUEST, why)),
+        Refused::NotImplemented => Some((
             StatusCode::NOT_IMPLEMENTED,
             "this method or transfer coding is not forwarded",
         )),
-        Refused::ForTheProxy => {
-            let mut response = Response::new(Either::Right(Full::default()));
-            *response.status_mut() = StatusCode::NO_CONTENT;
-            response
-        }
+        Refused::ForTheProxy => None,
     }
+}
+
+fn for_the_proxy() -> Response<ProxyBody> {
+    let mut response = Response::new(Either::Right(Full::default()));
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response
 }
 
 fn text_response(status: StatusCode, text: &'static str) -> Response<ProxyBody> {
@@ -244,6 +265,7 @@ mod tests {
             assert!(forwarding.now_or_never().is_none(), "it waits");
             let expected = Summary {
                 requests: 1,
+                left: 1,
                 ..Summary::default()
             };
             assert_eq!(takers.totals().summary(), expected, "{writes}");

@@ -10,6 +10,7 @@
 
 mod client;
 mod client_io;
+mod client_socket;
 mod config;
 mod connect;
 mod exchange;

@@ -13,20 +13,23 @@ pub(crate) struct ProxyLog {
 
 impl Taker for ProxyLog {
     fn take(&self, ended: &Arc<Ended>) {
-        if let Teller::Proxy(end) = &ended.teller
-            && let Some(what) = what(ended, end)
-        {
+        let Teller::Proxy(end) = &ended.teller else {
+            return;
+        };
+        if let Some(what) = what(ended, end) {
             log(ended, end, &what);
             if let Some(cause) = ended.verdict.as_ref().map(|verdict| verdict.cause)
                 && let Some(advice) = self.advised.first(cause)
             {
                 tracing::info!("what to do about {cause}: {advice}");
             }
+        } else if matches!(ended.outcome, Outcome::ClientLeft | Outcome::Refused) {
+            log_of_client(ended, end);
         }
     }
 }
 
-/// The message of the line; `None` if the exchange went well.
+/// The message of the line; `None` if the upstream has done its part well.
 fn what(ended: &Ended, end: &ProxyEnd) -> Option<String> {
     if ended.was_reset()
         && let Some(failure) = ended.failed
@@ -40,7 +43,7 @@ fn what(ended: &Ended, end: &ProxyEnd) -> Option<String> {
         return Some(format!("{failure} while {doing} upstream"));
     }
     match ended.outcome {
-        Outcome::Whole | Outcome::Sent | Outcome::ClientLeft => None,
+        Outcome::Whole | Outcome::Sent | Outcome::ClientLeft | Outcome::Refused => None,
         // A response is missing without any reset.
         Outcome::Truncated | Outcome::NoResponse => {
             let trouble = end.trouble.as_deref().unwrap_or_default();
@@ -54,8 +57,7 @@ fn what(ended: &Ended, end: &ProxyEnd) -> Option<String> {
 }
 
 fn log(ended: &Ended, end: &ProxyEnd, what: &str) {
-    let asked = ended.request.as_deref().unwrap_or_default();
-    let (method, path) = asked.split_once(' ').unwrap_or((asked, ""));
+    let (method, path) = asked(ended);
     let verdict = ended.verdict.as_ref();
     let connected = ended.was_connected();
     tracing::warn!(
@@ -77,6 +79,29 @@ fn log(ended: &Ended, end: &ProxyEnd, what: &str) {
         disagreement = verdict.and_then(|it| it.disagreement.as_deref()),
         "{what}"
     );
+}
+
+/// The client's doing: it left, or the proxy refused its request.
+fn log_of_client(ended: &Ended, end: &ProxyEnd) {
+    let (method, path) = asked(ended);
+    let what = match (end.status, &end.trouble) {
+        (Some(status), Some(trouble)) => format!("{status}: {trouble}"),
+        _ => "the client left".to_owned(),
+    };
+    tracing::info!(
+        request = ended.number,
+        client = %end.client,
+        method = %method,
+        path,
+        phase = ended.was_connected().then(|| display(ended.phase)),
+        harm = %ended.outcome.harm(),
+        "{what}"
+    );
+}
+
+fn asked(ended: &Ended) -> (&str, &str) {
+    let asked = ended.request.as_deref().unwrap_or_default();
+    asked.split_once(' ').unwrap_or((asked, ""))
 }
 
 /// The names of an upstream connection's two ends in a proxy's log.

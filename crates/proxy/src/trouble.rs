@@ -22,8 +22,10 @@ pub(crate) enum Trouble {
     Closed,
     /// The upstream's bytes are not HTTP/1.1.
     Malformed,
-    /// The client's body failed; the status of the answer says how.
+    /// The client's request was at fault; the status of the answer says how.
     Client(StatusCode),
+    /// The client left in the middle of its body: nobody waits for an answer.
+    ClientLeft,
 }
 
 impl Trouble {
@@ -60,16 +62,22 @@ impl Trouble {
     }
 
     fn of_client_body(error: &ClientBodyError) -> Self {
-        Trouble::Client(match error {
-            ClientBodyError::TimedOut(_) => StatusCode::REQUEST_TIMEOUT,
-            ClientBodyError::Failed(_)
-                if causes(error).any(<dyn Error>::is::<LengthLimitError>) =>
-            {
-                StatusCode::PAYLOAD_TOO_LARGE
-            }
-            // Malformed, or the client is gone.
-            ClientBodyError::Failed(_) => StatusCode::BAD_REQUEST,
-        })
+        if matches!(error, ClientBodyError::TimedOut(_)) {
+            return Trouble::Client(StatusCode::REQUEST_TIMEOUT);
+        }
+        if causes(error).any(<dyn Error>::is::<LengthLimitError>) {
+            return Trouble::Client(StatusCode::PAYLOAD_TOO_LARGE);
+        }
+        // The socket failed, or hyper's decoder met a FIN before the body's end.
+        let left = causes(error)
+            .filter_map(|error| error.downcast_ref::<io::Error>())
+            .any(|error| {
+                error.raw_os_error().is_some() || error.kind() == io::ErrorKind::UnexpectedEof
+            });
+        match left {
+            true => Trouble::ClientLeft,
+            false => Trouble::Client(StatusCode::BAD_REQUEST),
+        }
     }
 
     /// The answer for a client that has got no response yet.
@@ -80,6 +88,8 @@ impl Trouble {
             }
             Trouble::TimedOut => StatusCode::GATEWAY_TIMEOUT,
             Trouble::Client(status) => status,
+            // Stands in no answer.
+            Trouble::ClientLeft => StatusCode::BAD_REQUEST,
         }
     }
 
@@ -94,6 +104,7 @@ impl Trouble {
             Trouble::Client(StatusCode::REQUEST_TIMEOUT) => "the request's body took too long",
             Trouble::Client(StatusCode::PAYLOAD_TOO_LARGE) => "the request's body is too large",
             Trouble::Client(_) => "the request's body is malformed",
+            Trouble::ClientLeft => "the client left",
         }
     }
 }
@@ -112,10 +123,18 @@ mod tests {
         assert_eq!(io(io::ErrorKind::UnexpectedEof), Trouble::Closed);
         assert_eq!(io(io::ErrorKind::InvalidInput), Trouble::Malformed);
 
-        let client = |error: ClientBodyError| Trouble::of(&error).status();
-        assert_eq!(client(ClientBodyError::TimedOut(Duration::ZERO)), 408);
+        let timed_out = ClientBodyError::TimedOut(Duration::ZERO);
+        assert_eq!(Trouble::of(&timed_out).status(), 408);
+        let client = |error: io::Error| Trouble::of(&ClientBodyError::Failed(error.into()));
+        assert_eq!(client(io::ErrorKind::InvalidInput.into()).status(), 400);
         // A client that resets is not an upstream that resets.
-        let reset = io::Error::from(io::ErrorKind::ConnectionReset);
-        assert_eq!(client(ClientBodyError::Failed(reset.into())), 400);
+        assert_eq!(
+            client(io::Error::from_raw_os_error(104)),
+            Trouble::ClientLeft
+        );
+        assert_eq!(
+            client(io::ErrorKind::UnexpectedEof.into()),
+            Trouble::ClientLeft
+        );
     }
 }

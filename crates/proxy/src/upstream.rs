@@ -1,12 +1,13 @@
 //! An upstream connection: makes it, drives it to the end of its exchange, and then watches or keeps it.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
-use http::{Method, Request, Response};
+use http::{Method, Request, Response, StatusCode};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
@@ -72,6 +73,19 @@ impl Shared {
     /// The number of the next request, from 1.
     pub(crate) fn next_number(&self) -> u64 {
         self.requests.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Hands on that the proxy answered a request whose head it could not read, and why.
+    pub(crate) fn refused(
+        &self,
+        client: SocketAddr,
+        config: &ProxyConfig,
+        status: StatusCode,
+        why: String,
+    ) {
+        let number = self.next_number();
+        let exchange = Exchange::new(number, client, None, config, false, self.dispatch.watch());
+        self.dispatch.end(exchange.refused(status, why));
     }
 
     /// Hands on how an exchange ended. If there is something to explain, a task does that, so that no request waits.
@@ -198,13 +212,13 @@ where
     });
     // The response was cut because the request could not be finished.
     if let (Came::Cut(_), Some(Err(error))) = (handed.came, &ended)
-        && matches!(Trouble::of(error), Trouble::Client(_))
+        && matches!(Trouble::of(error), Trouble::Client(_) | Trouble::ClientLeft)
     {
         handed.came = Came::ClientLeft;
     }
     let slot = match handed.came {
         Came::Whole => shared.watchers.try_acquire().ok(),
-        Came::Cut(_) | Came::Nothing(_) | Came::ClientLeft => None,
+        Came::Cut(_) | Came::Nothing(_) | Came::Refused(_) | Came::ClientLeft => None,
     };
     let at = monotonic_now();
     // A server that answers HEAD with a body, against RFC 9110 §9.3.2, may send the body later than the head: as the

@@ -252,7 +252,9 @@ fn at_the_client(ended: &Ended) -> Vec<Event> {
         Outcome::Whole | Outcome::Sent => "got the whole response".to_owned(),
         Outcome::ClientLeft => "left before the end".to_owned(),
         Outcome::Truncated => format!("cut: {}", end.progress()),
-        Outcome::NoResponse => format!("gets a {}", end.status.unwrap_or_default()),
+        Outcome::NoResponse | Outcome::Refused => {
+            format!("gets a {}", end.status.unwrap_or_default())
+        }
     };
     let note = |at, text| Event::note(at, Lane::Client, text);
     vec![note(ended.began, asked.clone()), note(ended.ended, got)]

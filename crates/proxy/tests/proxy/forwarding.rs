@@ -262,8 +262,10 @@ async fn a_body_that_is_too_large_is_not_asked_for() {
         )
         .await;
     assert_eq!(answer.status(), 413);
+    let summary = proxy.stop().await;
+    assert_eq!((summary.requests, summary.refused), (1, 1));
     assert_eq!(
-        proxy.stop().await.requests,
+        upstream.finish().await,
         0,
         "the upstream does not hear of it"
     );

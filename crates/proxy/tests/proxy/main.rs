@@ -7,6 +7,7 @@ mod cut;
 mod early_answer;
 mod forwarding;
 mod keepalive;
+mod leaving;
 mod log;
 mod messages;
 mod shutdown;

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rstlab_wire::{Call, Failure, Phase, Tape};
+use rstlab_wire::{Failure, Phase, Tape};
 use serde::{Deserialize, Serialize};
 
 use crate::evidence::{ClientSide, ServerSide};
@@ -22,7 +22,7 @@ pub use takers::{Taker, Takers, Wants};
 pub use totals::{Labels, Summary, Total, Totals};
 
 /// How one exchange over an upstream connection ended, as proxy or upstream saw it. There is one too if no connection
-/// was made, or if the connection carried no request.
+/// was made, because the proxy refused the request for example, or if the connection carried no request.
 ///
 /// The driver of the connection makes this value from values that it owns: the facts first; the verdict is added when it
 /// is known. Log, counters and records are made from this value alone, so that they cannot disagree.
@@ -80,8 +80,10 @@ pub enum Outcome {
     Truncated,
     /// No response.
     NoResponse,
-    /// The client left, or its body was at fault: no response was lost.
+    /// The client left before it had the whole response: no response was lost.
     ClientLeft,
+    /// The proxy refused the request and answered itself, with 400 or 413 for example.
+    Refused,
 }
 
 /// The program that tells of an end, with the facts that it alone knows.
@@ -96,6 +98,8 @@ pub enum Teller {
 /// The facts of an exchange that only a proxy knows.
 #[derive(Debug)]
 pub struct ProxyEnd {
+    /// The client's address.
+    pub client: SocketAddr,
     /// The address that the proxy forwards to, as its setting says.
     pub upstream: String,
     /// What went wrong, in words; `failed` tells more if a call failed.
@@ -148,8 +152,7 @@ impl Ended {
 
     /// Whether there was a connection to the upstream.
     pub fn was_connected(&self) -> bool {
-        self.failed
-            .is_none_or(|failure| failure.call != Call::Connect)
+        self.connection.is_some()
     }
 
     /// Whether a RST ended the connection: the proxy met one, or the upstream's verdict says so.
@@ -187,10 +190,13 @@ impl ProxyEnd {
 }
 
 impl Outcome {
-    /// The harm to the client, as it stands in a log.
+    /// The harm to the client, as it stands in a log. A client that left has come to no harm, nor has one whose request was
+    /// refused: both have words of their own.
     pub fn harm(self) -> &'static str {
         match self {
-            Outcome::Whole | Outcome::ClientLeft => "none",
+            Outcome::Whole => "none",
+            Outcome::ClientLeft => "left",
+            Outcome::Refused => "refused",
             Outcome::Sent => "unknown",
             Outcome::Truncated => "truncated",
             Outcome::NoResponse => "no-response",

@@ -40,16 +40,22 @@ pub struct Total {
 /// The sums of the counters, which end the log of a program.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Summary {
-    /// Exchanges that ended.
+    /// Requests that ended. Each is exactly one of the next five, at a proxy.
     pub requests: u64,
-    /// Upstream connections on which a RST was seen.
-    pub resets: u64,
-    /// Resets after which nothing was missing.
-    pub harmless: u64,
+    /// Requests whose clients were handed the whole response.
+    pub whole: u64,
     /// Responses whose end the upstream did not deliver, by a reset or otherwise.
     pub truncated: u64,
     /// Requests without any response of the upstream's.
     pub no_response: u64,
+    /// Requests whose clients left before the end of the response.
+    pub left: u64,
+    /// Requests that the proxy refused.
+    pub refused: u64,
+    /// Upstream connections on which a RST was seen.
+    pub resets: u64,
+    /// Resets after which nothing was missing.
+    pub harmless: u64,
     /// Body bytes announced by `Content-Length` and not delivered, of truncated responses.
     pub lost_bytes: u64,
 }
@@ -86,10 +92,18 @@ impl Totals {
             summary.resets += total.resets;
             summary.lost_bytes += total.lost_bytes;
             match labels.outcome {
-                Outcome::Whole | Outcome::ClientLeft => summary.harmless += total.resets,
+                Outcome::Whole => summary.whole += total.exchanges,
                 Outcome::Sent => {}
                 Outcome::Truncated => summary.truncated += total.exchanges,
                 Outcome::NoResponse => summary.no_response += total.exchanges,
+                Outcome::ClientLeft => summary.left += total.exchanges,
+                Outcome::Refused => summary.refused += total.exchanges,
+            }
+            match labels.outcome {
+                Outcome::Whole | Outcome::ClientLeft | Outcome::Refused => {
+                    summary.harmless += total.resets;
+                }
+                Outcome::Sent | Outcome::Truncated | Outcome::NoResponse => {}
             }
         }
         summary
@@ -106,10 +120,13 @@ impl Summary {
     pub fn log(&self) {
         tracing::info!(
             requests = self.requests,
-            resets = self.resets,
-            harmless = self.harmless,
+            whole = self.whole,
             truncated = self.truncated,
             no_response = self.no_response,
+            left = self.left,
+            refused = self.refused,
+            resets = self.resets,
+            harmless = self.harmless,
             lost_bytes = self.lost_bytes,
             "summary"
         );
