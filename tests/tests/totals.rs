@@ -10,11 +10,13 @@ use std::time::Duration;
 
 use rstlab_lab::makes::load::{self, Extent, LoadPlan, LoadReport, Target};
 use rstlab_proxy::ProxyConfig;
-use rstlab_tests::soon;
+use rstlab_tests::{Peer, read_to_end, soon};
 use rstlab_upstream::{Mode, UpstreamConfig};
+use rstlab_wire::close;
 use rstlab_witness::{Ended, Sources, Taker, Takers, Witness};
 use serde_json::Value;
-use tokio::net::TcpListener;
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 /// Requests of each mode; there are five.
@@ -26,6 +28,24 @@ const MODES: [Mode; 5] = [
     Mode::Abort,
     Mode::Truncate,
     Mode::Delay,
+];
+
+/// Clients that leave while the upstream thinks or in the middle of their bodies: so many of each way to leave.
+const LEAVING: u64 = 25;
+
+/// Requests that the proxy refuses, and the statuses of its answers.
+const REFUSED: [(u16, &str); 5] = [
+    (400, "GET / HTTP/1.1\r\n\r\n"),
+    (400, "GET\r\n\r\n"),
+    (
+        400,
+        "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nno\r\n",
+    ),
+    (
+        413,
+        "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 999999999\r\n\r\n",
+    ),
+    (501, "CONNECT x:1 HTTP/1.1\r\nHost: x:1\r\n\r\n"),
 ];
 
 /// Counts of a taker that is not one of the programs'.
@@ -137,8 +157,45 @@ async fn loaded(mode: Mode, of_upstream: Takers, takers: Takers) -> LoadReport {
     report
 }
 
+/// A proxy in front of an upstream that never answers, whose clients leave or are refused.
+async fn disturbed(takers: Takers) {
+    let upstream = Peer::silent().await;
+    let proxy = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = proxy.local_addr().unwrap();
+    let config = ProxyConfig {
+        upstream: upstream.address.to_string(),
+        ..ProxyConfig::default()
+    };
+    let stop = CancellationToken::new();
+    let proxy = tokio::spawn(rstlab_proxy::run(
+        proxy,
+        config.into(),
+        takers,
+        Witness::default(),
+        stop.clone(),
+    ));
+    let connect = async |bytes: &str| {
+        let mut client = TcpStream::connect(address).await.unwrap();
+        client.write_all(bytes.as_bytes()).await.unwrap();
+        client
+    };
+    for _ in 0..LEAVING {
+        let get = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+        let half = "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nhalf";
+        close::abort(connect(get).await);
+        close::abort(connect(half).await);
+        drop(connect(half).await);
+    }
+    for (status, request) in REFUSED {
+        let answer = read_to_end(&mut connect(request).await).await;
+        assert_eq!(answer.status(), status, "{request}");
+    }
+    stop.cancel();
+    soon(proxy).await.unwrap().unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn counters_log_takers_and_clients_agree_on_2000_mixed_requests() {
+async fn counters_log_takers_and_clients_agree_on_2000_mixed_requests_and_disturbed_ones() {
     let log = LogLines::default();
     let writer = log.clone();
     tracing_subscriber::fmt()
@@ -153,6 +210,7 @@ async fn counters_log_takers_and_clients_agree_on_2000_mixed_requests() {
     let of_upstreams = Takers::default();
     let running =
         MODES.map(|mode| tokio::spawn(loaded(mode, of_upstreams.clone(), takers.clone())));
+    disturbed(takers.clone()).await;
     let mut reports = Vec::new();
     for one in running {
         reports.push(one.await.unwrap());
@@ -160,8 +218,15 @@ async fn counters_log_takers_and_clients_agree_on_2000_mixed_requests() {
 
     let summary = takers.totals().summary();
     let clients = |count: fn(&LoadReport) -> u64| reports.iter().map(count).sum::<u64>();
-    assert_eq!(summary.requests, REQUESTS * MODES.len() as u64);
-    assert_eq!(clients(|report| report.requests), summary.requests);
+    let answered = REQUESTS * MODES.len() as u64;
+    assert_eq!(clients(|report| report.requests), answered);
+    assert_eq!(summary.left, 3 * LEAVING);
+    assert_eq!(summary.refused, REFUSED.len() as u64);
+    assert_eq!(summary.requests, answered + summary.left + summary.refused);
+    assert_eq!(
+        summary.requests,
+        summary.whole + summary.truncated + summary.no_response + summary.left + summary.refused
+    );
     assert_eq!(
         clients(|report| report.truncated.total()),
         summary.truncated
@@ -176,7 +241,7 @@ async fn counters_log_takers_and_clients_agree_on_2000_mixed_requests() {
 
     // What the clients got of what they sent, the upstreams do not know: only what they did not send is missing for sure.
     let upstreams = of_upstreams.totals().summary();
-    assert_eq!(upstreams.requests, summary.requests);
+    assert_eq!(upstreams.requests, answered);
     assert_eq!((upstreams.truncated, upstreams.harmless), (REQUESTS, 0));
     assert_eq!(log.closed(), upstreams.requests);
 

@@ -12,7 +12,7 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use rstlab_cli::Live;
-use rstlab_wire::{MAX_HEAD_BYTES, Stall, Tape, chain, close};
+use rstlab_wire::{ClientSlot, MAX_HEAD_BYTES, Stall, Tape, chain, close, queues};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -21,11 +21,11 @@ use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::client_io::{ClientIo, ClientSignals};
-use crate::client_socket::ClientSocket;
 use crate::config::ProxyConfig;
-use crate::first_head::first_head;
+use crate::first_head::{FirstHead, first_head};
 use crate::forward;
 use crate::upstream::Shared;
+use crate::watched_socket::WatchedSocket;
 
 /// Limit of the time in which a client takes no byte of a response.
 const SEND_LIMIT: Duration = Duration::from_secs(60);
@@ -48,6 +48,7 @@ const FIRST_REQUEST: Duration = Duration::from_millis(500);
 pub(crate) async fn connection(
     mut stream: TcpStream,
     peer: SocketAddr,
+    slot: Arc<ClientSlot>,
     config: Live<ProxyConfig>,
     shared: Arc<Shared>,
     stop: CancellationToken,
@@ -55,14 +56,22 @@ pub(crate) async fn connection(
     // Fails only on a connection that is gone; the next read tells.
     let _ = stream.set_nodelay(true);
     let head_limit = config.now().client_head_timeout;
-    match first_head(&stream, head_limit, &stop).await {
+    match first_head(&stream, head_limit, &slot, &stop).await {
         // Boxed: a client that has not sent its head does not need the room yet.
-        Some(head) => Box::pin(serve(stream, head, peer, config, shared, stop)).await,
-        None => {
+        FirstHead::Came(head) => {
+            Box::pin(serve(stream, head, peer, slot, config, shared, stop)).await;
+        }
+        FirstHead::TooSlow => {
             too_slow(&mut stream, peer, &config, &shared).await;
             close::close(stream, close::Policy::Linger(LINGER), &mut Tape::default()).await;
         }
+        FirstHead::OrderedToClose => dismissed(peer),
     }
+}
+
+/// The connection of an idle client ends.
+fn dismissed(peer: SocketAddr) {
+    tracing::debug!(client = %peer, "idle connection closed: descriptors run short");
 }
 
 /// Serves a client whose first bytes are `head`.
@@ -70,6 +79,7 @@ async fn serve(
     stream: TcpStream,
     head: Vec<u8>,
     peer: SocketAddr,
+    slot: Arc<ClientSlot>,
     config: Live<ProxyConfig>,
     shared: Arc<Shared>,
     stop: CancellationToken,
@@ -101,7 +111,7 @@ async fn serve(
                 )
             }
         });
-    let (socket, watch) = ClientSocket::new(stream);
+    let (socket, watch) = WatchedSocket::new(stream);
     let io = Stall::sending(socket, Some(SEND_LIMIT));
     let mut connection = http1::Builder::new()
         // A client may half-close after its request and still wants the response.
@@ -111,16 +121,22 @@ async fn serve(
         .timer(TokioTimer::new())
         .header_read_timeout(head_limit)
         .serve_connection(
-            TokioIo::new(ClientIo::new(io, head, Arc::clone(&signals))),
+            TokioIo::new(ClientIo::new(
+                io,
+                head,
+                Arc::clone(&signals),
+                Arc::clone(&slot),
+            )),
             TowerToHyperService::new(service),
         );
 
     let mut done = false;
     let mut stopping = false;
     let mut first_request_until = None;
-    // `None`: the client has left.
+    // `None`: the client has left, or is to leave.
     let result = {
         let mut failed = pin!(watch.failed());
+        let mut ordered_to_close = pin!(slot.ordered_to_close());
         loop {
             tokio::select! {
                 biased;
@@ -140,6 +156,15 @@ async fn serve(
                 }
                 // hyper does not read while the upstream thinks, because a FIN would end a half-closed connection.
                 () = &mut failed => break None,
+                () = &mut ordered_to_close => {
+                    // A request may have come since the last read.
+                    if slot.is_idle() && matches!(queues::unread(watch.as_ref()), Ok(0)) {
+                        dismissed(peer);
+                        break None;
+                    }
+                    slot.stays();
+                    ordered_to_close.set(slot.ordered_to_close());
+                }
                 () = stop.cancelled(), if !stopping => {
                     stopping = true;
                     signals.stop();

@@ -8,10 +8,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 
 use futures_util::task::AtomicWaker;
-use rstlab_wire::{Framing, GATHER_BYTES, GATHERED_READ_BYTES, Stall, Wrapper, passes_through};
+use rstlab_wire::{
+    ClientSlot, Framing, GATHER_BYTES, GATHERED_READ_BYTES, Stall, Wrapper, passes_through,
+};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::client_socket::ClientSocket;
+use crate::watched_socket::WatchedSocket;
 
 /// Limit of the heads and pieces of bodies that wait in hyper's queue.
 const MAX_UNFLUSHED: usize = 3;
@@ -112,23 +114,28 @@ impl ClientSignals {
     }
 }
 
-/// The client's connection as hyper sees it: requests that can be read in two ways are refused, flushes are signalled.
+/// The client's connection as hyper sees it: requests that can be read in two ways are refused, flushes are signalled,
+/// and the client's slot knows whether the client is idle.
 #[derive(Debug)]
 pub(crate) struct ClientIo {
-    io: Stall<ClientSocket>,
+    io: Stall<WatchedSocket>,
     /// Bytes that were read before hyper was there.
     first: Vec<u8>,
     /// Number of the request that is read, and the bytes read since it began.
     request: (u64, usize),
     framing: Framing,
     signals: Arc<ClientSignals>,
+    slot: Arc<ClientSlot>,
+    /// hyper wants to read, and there was nothing to read.
+    waits_for_bytes: bool,
 }
 
 impl ClientIo {
     pub(crate) fn new(
-        io: Stall<ClientSocket>,
+        io: Stall<WatchedSocket>,
         first: Vec<u8>,
         signals: Arc<ClientSignals>,
+        slot: Arc<ClientSlot>,
     ) -> Self {
         Self {
             io,
@@ -136,10 +143,12 @@ impl ClientIo {
             request: (0, 0),
             framing: Framing::requests(),
             signals,
+            slot,
+            waits_for_bytes: false,
         }
     }
 
-    pub(crate) fn into_inner(self) -> ClientSocket {
+    pub(crate) fn into_inner(self) -> WatchedSocket {
         self.io.into_inner()
     }
 }
@@ -174,15 +183,19 @@ impl ClientIo {
 }
 
 impl Wrapper for ClientIo {
-    type Inner = Stall<ClientSocket>;
+    type Inner = Stall<WatchedSocket>;
 
-    fn inner(&mut self) -> &mut Stall<ClientSocket> {
+    fn inner(&mut self) -> &mut Stall<WatchedSocket> {
         &mut self.io
     }
 
     fn on_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let result = self.read(cx, buf);
+        self.waits_for_bytes = result.is_pending();
+        if buf.filled().len() > before {
+            self.slot.busy();
+        }
         if let Some(why) = self.framing.check(buf, before) {
             tracing::info!(client = %self.signals.peer, "refused: {why}");
         }
@@ -194,6 +207,10 @@ impl Wrapper for ClientIo {
         if result.is_ready() {
             // hyper flushes the stream once its own buffer is empty.
             self.signals.flushed();
+            // Behind a whole request, hyper reads on only when the response is out.
+            if self.waits_for_bytes && self.framing.is_between_messages() {
+                self.slot.idle();
+            }
         }
         result
     }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use http::StatusCode;
-use rstlab_wire::{Call, Failure, Phase, Seen, monotonic_now, nanos};
+use rstlab_wire::{Call, Failure, Phase, Seen, Slot, monotonic_now, nanos};
 use rstlab_witness::{
     Cause, ClientSide, Connection, Ended, KERNEL_SPEAKS, Outcome, ProxyEnd, Teller, Verdict, Watch,
 };
@@ -27,6 +27,8 @@ pub(crate) struct Exchange {
     pub(crate) watch: Watch,
     /// The two ends, once there is a connection.
     pub(crate) connection: Option<Connection>,
+    /// The connection's descriptor. It is free when the connection is closed and the exchange's end is told.
+    pub(crate) slot: Option<Slot>,
 }
 
 /// How a response reached the client.
@@ -80,6 +82,7 @@ impl Exchange {
             reused,
             watch,
             connection: None,
+            slot: None,
         }
     }
 
@@ -144,7 +147,7 @@ impl Came {
     /// There is no response, because of `trouble`.
     pub(crate) fn failed(trouble: Trouble) -> Self {
         match trouble {
-            Trouble::Client(_) => Came::Refused(trouble),
+            Trouble::Client(_) | Trouble::Short => Came::Refused(trouble),
             Trouble::ClientLeft => Came::ClientLeft,
             trouble => Came::Nothing(trouble),
         }

@@ -13,6 +13,7 @@ use http_body::Body;
 use http_body_util::{Either, Full, Limited};
 use hyper::body::Incoming;
 use rstlab_wire::{RequestEnd, chain};
+use rustix::io::Errno;
 use scopeguard::ScopeGuard;
 use tokio::sync::oneshot;
 
@@ -102,8 +103,17 @@ where
     let kept = shared.take_kept();
     let mut exchange = scopeguard::guard(begin(&head, kept.is_some()), client_left);
     let connected = match kept {
-        Some(kept) => Ok(kept),
-        None => upstream::connect(&config, &mut exchange.watch.tape).await,
+        Some((stream, slot, ends)) => {
+            exchange.slot = slot;
+            Ok((stream, ends))
+        }
+        None => match shared.slots.other(config.connect_timeout).await {
+            Some(slot) => {
+                exchange.slot = Some(slot);
+                upstream::connect(&config, &mut exchange.watch.tape).await
+            }
+            None => Err(Errno::MFILE.into()),
+        },
     };
     let mut exchange = ScopeGuard::into_inner(exchange);
     let (stream, connection) = match connected {
@@ -111,6 +121,7 @@ where
         Err(error) => {
             let trouble = match error.kind() {
                 io::ErrorKind::TimedOut => Trouble::TimedOut,
+                _ if error.raw_os_error() == Some(Errno::MFILE.raw_os_error()) => Trouble::Short,
                 _ => Trouble::Unreachable,
             };
             end(exchange, Came::failed(trouble), Some(&error));
@@ -231,7 +242,7 @@ mod tests {
     use futures_util::FutureExt as _;
     use http_body::Frame;
     use http_body_util::StreamBody;
-    use rstlab_wire::close;
+    use rstlab_wire::{Slots, close};
     use rstlab_witness::{Dispatch, Summary, Takers, Witness};
     use tokio::net::{TcpListener, TcpStream};
     use tokio_util::task::TaskTracker;
@@ -242,7 +253,8 @@ mod tests {
     fn shared(takers: &Takers) -> Arc<Shared> {
         let dispatch = Dispatch::new(Witness::default(), takers.clone());
         let pool = Some(Pool::default());
-        Arc::new(Shared::new(dispatch, TaskTracker::new(), 1, pool))
+        let slots = Slots::new(2, 1);
+        Arc::new(Shared::new(dispatch, TaskTracker::new(), slots, 1, pool))
     }
 
     /// hyper drops the exchange while its body is gathered, or while the proxy connects.
@@ -288,7 +300,7 @@ mod tests {
         finished.exchange.connection = ends;
         shared.keep(shared.pool.as_ref().unwrap(), stream, finished);
         let (server, _): (TcpStream, _) = listener.accept().await.unwrap();
-        let (stream, kept) = shared.take_kept().unwrap();
+        let (stream, _, kept) = shared.take_kept().unwrap();
         close::abort(server);
         assert!(stream.peer_addr().is_err());
         assert_eq!(kept, ends);

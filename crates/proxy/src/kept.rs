@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rstlab_wire::Call;
+use rstlab_wire::{Call, Slot};
 use rstlab_witness::Connection;
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
@@ -22,16 +22,19 @@ impl Shared {
         }
     }
 
-    /// A kept connection and its two ends, if there is a usable one. That ends the connection's last exchange: nothing
-    /// happened to the connection while it was idle.
-    pub(crate) fn take_kept(self: &Arc<Self>) -> Option<(TcpStream, Option<Connection>)> {
+    /// A kept connection with its slot and its two ends, if there is a usable one. That ends the connection's last
+    /// exchange: nothing happened to the connection while it was idle.
+    pub(crate) fn take_kept(
+        self: &Arc<Self>,
+    ) -> Option<(TcpStream, Option<Slot>, Option<Connection>)> {
         let pool = self.pool.as_ref()?;
         loop {
             match pool.take()? {
-                Ok(idle) => {
-                    let ends = idle.finished.exchange.connection;
+                Ok(mut idle) => {
+                    let exchange = &mut idle.finished.exchange;
+                    let (slot, ends) = (exchange.slot.take(), exchange.connection);
                     self.end(idle.finished);
-                    return Some((idle.stream, ends));
+                    return Some((idle.stream, slot, ends));
                 }
                 Err(left) => self.give_up(left),
             }

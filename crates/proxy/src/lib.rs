@@ -10,7 +10,6 @@
 
 mod client;
 mod client_io;
-mod client_socket;
 mod config;
 mod connect;
 mod exchange;
@@ -25,12 +24,13 @@ mod refuse;
 mod relay;
 mod trouble;
 mod upstream;
+mod watched_socket;
 
 use std::io;
 use std::sync::Arc;
 
 use rstlab_cli::Live;
-use rstlab_wire::accept;
+use rstlab_wire::{Slots, accept};
 use rstlab_witness::{Dispatch, Takers, Witness};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -53,27 +53,36 @@ pub async fn run(
     stop: CancellationToken,
 ) -> io::Result<()> {
     let pool = config.now().upstream_keepalive.then(pool::Pool::default);
-    // The client's connection, its upstream connection, and another one that is watched after its response.
-    let idle = pool.as_ref().map_or(0, |_| pool::MAX_IDLE);
-    let capacity = accept::capacity(3, idle as u64);
+    let descriptors = accept::capacity(1, 0).max(2);
+    // Clients leave a quarter to the upstream connections; half of that may be watched after their responses.
+    let for_upstream = (descriptors / 4).max(1);
+    let slots = Slots::new(descriptors, for_upstream);
     let tasks = TaskTracker::new();
     let dispatch = Dispatch::new(witness, takers.and(log::ProxyLog::default()));
     let shared = Arc::new(upstream::Shared::new(
         dispatch,
         tasks.clone(),
-        capacity,
+        slots.clone(),
+        for_upstream / 2,
         pool,
     ));
     tasks.spawn(kept::watch(Arc::clone(&shared), stop.clone()));
-    let served = accept::serve(listener, capacity, stop.clone(), tasks, |stream, peer| {
-        client::connection(
-            stream,
-            peer,
-            config.clone(),
-            Arc::clone(&shared),
-            stop.clone(),
-        )
-    })
+    let served = accept::serve(
+        listener,
+        slots,
+        stop.clone(),
+        tasks,
+        |stream, peer, slot| {
+            client::connection(
+                stream,
+                peer,
+                slot,
+                config.clone(),
+                Arc::clone(&shared),
+                stop.clone(),
+            )
+        },
+    )
     .await;
     takers.totals().summary().log();
     served

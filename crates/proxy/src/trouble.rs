@@ -14,6 +14,8 @@ use crate::outgoing::ClientBodyError;
 pub(crate) enum Trouble {
     /// No connection to the upstream.
     Unreachable,
+    /// No file descriptor for a connection to the upstream.
+    Short,
     /// A time limit towards the upstream passed.
     TimedOut,
     /// The upstream reset the connection.
@@ -86,6 +88,7 @@ impl Trouble {
             Trouble::Unreachable | Trouble::Reset | Trouble::Closed | Trouble::Malformed => {
                 StatusCode::BAD_GATEWAY
             }
+            Trouble::Short => StatusCode::SERVICE_UNAVAILABLE,
             Trouble::TimedOut => StatusCode::GATEWAY_TIMEOUT,
             Trouble::Client(status) => status,
             // Stands in no answer.
@@ -97,6 +100,7 @@ impl Trouble {
     pub(crate) fn text(self) -> &'static str {
         match self {
             Trouble::Unreachable => "the upstream cannot be reached",
+            Trouble::Short => "the proxy is short of file descriptors",
             Trouble::TimedOut => "the upstream took too long",
             Trouble::Reset => "the upstream reset the connection",
             Trouble::Closed => "the upstream closed the connection too early",

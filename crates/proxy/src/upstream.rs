@@ -13,7 +13,8 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use rstlab_wire::{
-    Call, Flushes, Guarded, ReadOn, Seen, Sensor, SplitWrites, Stall, SysCall, Tape, monotonic_now,
+    Call, Flushes, Guarded, ReadOn, Seen, Sensor, Slots, SplitWrites, Stall, SysCall, Tape,
+    monotonic_now,
 };
 use rstlab_witness::{Connection, Dispatch};
 use socket2::SockRef;
@@ -48,6 +49,8 @@ pub(crate) struct Shared {
     /// Explains ends and hands them to the takers.
     pub(crate) dispatch: Dispatch,
     pub(crate) tasks: TaskTracker,
+    /// The process's descriptors for connections.
+    pub(crate) slots: Slots,
     pub(crate) watchers: Semaphore,
     /// Only if upstream connections are kept.
     pub(crate) pool: Option<Pool>,
@@ -58,12 +61,14 @@ impl Shared {
     pub(crate) fn new(
         dispatch: Dispatch,
         tasks: TaskTracker,
+        slots: Slots,
         watchers: usize,
         pool: Option<Pool>,
     ) -> Self {
         Self {
             dispatch,
             tasks,
+            slots,
             watchers: Semaphore::new(watchers),
             pool,
             requests: AtomicU64::new(0),

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use rstlab_cli::Live;
-use rstlab_wire::{SysCall, Tape, accept};
+use rstlab_wire::{Slots, SysCall, Tape, accept};
 use rstlab_witness::{Connection, Dispatch, Takers, Witness};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
@@ -61,7 +61,7 @@ pub async fn run(
     let mut connections = 0;
     let handle = {
         let stop = stop.clone();
-        move |stream: TcpStream, client| {
+        move |stream: TcpStream, client, _| {
             connections += 1;
             let config = config.now();
             let mut watch = dispatch.watch();
@@ -89,8 +89,8 @@ pub async fn run(
         }
     };
     // A child costs its pipe, the signal of its end, and for a moment the other end of the pipe.
-    let capacity = accept::capacity(1, 3 * children as u64);
-    let served = accept::serve(listener, capacity, stop, TaskTracker::new(), handle).await;
+    let slots = Slots::new(accept::capacity(1, 3 * children as u64), 0);
+    let served = accept::serve(listener, slots, stop, TaskTracker::new(), handle).await;
     let summary = takers.totals().summary();
     // What the clients got, the upstream does not know.
     tracing::info!(

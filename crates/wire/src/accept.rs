@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+
+use crate::{ClientSlot, Slots};
 
 /// Limit of the time that running tasks may take after the order to stop.
 pub const GRACE: Duration = Duration::from_secs(10);
@@ -31,12 +32,11 @@ pub fn capacity(descriptors_each: u64, descriptors_else: u64) -> usize {
     let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     let kept_back = SPARE_DESCRIPTORS.saturating_add(descriptors_else);
     let most = files.saturating_sub(kept_back) / descriptors_each.max(1);
-    usize::try_from(most)
-        .unwrap_or(usize::MAX)
-        .clamp(1, Semaphore::MAX_PERMITS)
+    usize::try_from(most).unwrap_or(usize::MAX).max(1)
 }
 
-/// Runs `handle` for each connection, at most `capacity` at once; the others wait in the kernel's queue.
+/// Runs `handle` for each connection that gets one of the `slots`. While one waits for its slot, the others wait in the
+/// kernel's queue.
 ///
 /// When `stop` is cancelled, accepts the connections that wait there (closing the listener would reset them), closes
 /// the listener, and waits up to [`GRACE`] for every task of `tasks`.
@@ -45,17 +45,17 @@ pub fn capacity(descriptors_each: u64, descriptors_else: u64) -> usize {
 /// The listener can't be taken out of the runtime at the end.
 pub async fn serve<F>(
     listener: TcpListener,
-    capacity: usize,
+    slots: Slots,
     stop: CancellationToken,
     tasks: TaskTracker,
-    mut handle: impl FnMut(TcpStream, SocketAddr) -> F,
+    mut handle: impl FnMut(TcpStream, SocketAddr, Arc<ClientSlot>) -> F,
 ) -> io::Result<()>
 where
     F: Future<Output = ()> + Send + 'static,
 {
-    let slots = Arc::new(Semaphore::new(capacity));
     let mut start = |stream, peer, slot| {
-        let connection = handle(stream, peer);
+        let slot = Arc::new(slot);
+        let connection = handle(stream, peer, Arc::clone(&slot));
         tasks.spawn(async move {
             connection.await;
             drop(slot);
@@ -63,18 +63,20 @@ where
     };
 
     loop {
-        let accept = async {
-            // The semaphore is never closed, so there is always a slot.
-            let slot = Arc::clone(&slots).acquire_owned().await.ok();
-            (listener.accept().await, slot)
-        };
-        let (accepted, slot) = tokio::select! {
+        let accepted = tokio::select! {
             biased;
             () = stop.cancelled() => break,
-            accepted = accept => accepted,
+            accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, peer)) => start(stream, peer, slot),
+            Ok((stream, peer)) => {
+                let slot = tokio::select! {
+                    biased;
+                    slot = slots.client() => slot,
+                    () = stop.cancelled() => slots.client_at_once(),
+                };
+                start(stream, peer, slot);
+            }
             Err(error) => accept_failed(&error).await,
         }
     }
@@ -82,7 +84,7 @@ where
     let listener = listener.into_std()?;
     while let Ok((stream, peer)) = listener.accept() {
         stream.set_nonblocking(true)?;
-        start(TcpStream::from_std(stream)?, peer, None);
+        start(TcpStream::from_std(stream)?, peer, slots.client_at_once());
     }
     drop(listener);
 
@@ -126,10 +128,10 @@ mod tests {
         stop.cancel();
         serve(
             listener,
-            1,
+            Slots::new(1, 0),
             stop,
             TaskTracker::new(),
-            |mut stream, _| async move { stream.write_all(b"hello").await.unwrap() },
+            |mut stream, _, _| async move { stream.write_all(b"hello").await.unwrap() },
         )
         .await
         .unwrap();
@@ -148,10 +150,10 @@ mod tests {
         let stop = CancellationToken::new();
         let server = tokio::spawn(serve(
             listener,
-            2,
+            Slots::new(2, 0),
             stop.clone(),
             TaskTracker::new(),
-            |mut stream, _| async move {
+            |mut stream, _, _| async move {
                 stream.read_u8().await.unwrap();
                 stream.write_all(b"!").await.unwrap();
             },

@@ -5,7 +5,8 @@
 //! two `writev(2)` calls, [`ReadOn`] goes on reading after a failed write, [`HeadGate`] stops reading after the head,
 //! [`Stall`] sets the time limits, [`Backpressure`] holds a body back, [`Framing`] and [`Guarded`] refuse messages that
 //! can be read in two ways (they follow the messages with [`Messages`], as all that read HTTP/1.1 do), and [`close`] holds
-//! the ways to close. [`accept`] accepts connections until told to stop.
+//! the ways to close. [`accept`] accepts connections until told to stop, [`Slots`] has idle clients close if descriptors
+//! run short.
 
 pub mod accept;
 mod backpressure;
@@ -21,6 +22,7 @@ pub mod queues;
 mod read_on;
 mod seen;
 mod sensor;
+mod slots;
 mod split;
 mod stall;
 mod tape;
@@ -40,6 +42,7 @@ pub use pause::Pause;
 pub use read_on::{OnWriteError, ReadOn};
 pub use seen::{Account, Call, Failure, Phase, RequestEnd, Seen, SharedSeen, errno_text};
 pub use sensor::Sensor;
+pub use slots::{ClientSlot, Slot, Slots};
 pub use split::SplitWrites;
 pub use stall::Stall;
 pub use tape::{Began, Moment, SysCall, Tape};

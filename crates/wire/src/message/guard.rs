@@ -39,6 +39,11 @@ impl Framing {
         }
     }
 
+    /// Whether all messages so far are whole, and another may come.
+    pub fn is_between_messages(&self) -> bool {
+        self.messages.as_ref().is_some_and(Messages::is_between)
+    }
+
     /// Looks at the bytes of `buf` behind the first `from`; if there is a message to be refused, returns why.
     pub fn check(&mut self, buf: &mut ReadBuf<'_>, mut from: usize) -> Option<Malformed> {
         while let Some(messages) = &mut self.messages

@@ -182,6 +182,11 @@ impl Messages {
         Ok(Followed { bytes, part, ends })
     }
 
+    /// Whether the bytes so far end with a message, or there are none.
+    pub(crate) fn is_between(&self) -> bool {
+        self.at == MessagePosition::Head && self.begun.is_empty()
+    }
+
     /// Whether the end of the stream is the end of the message here.
     pub fn ends_with_stream(&self) -> bool {
         self.at == MessagePosition::UntilEnd

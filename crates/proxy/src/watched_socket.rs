@@ -11,31 +11,31 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
 /// A client's socket: reads and writes as the [`TcpStream`] in it does.
 #[derive(Debug)]
-pub(crate) struct ClientSocket {
+pub(crate) struct WatchedSocket {
     read: OwnedReadHalf,
     write: Arc<OwnedWriteHalf>,
 }
 
-/// Sees the errors of a [`ClientSocket`].
+/// Sees the errors of a [`WatchedSocket`].
 #[derive(Debug)]
-pub(crate) struct ClientWatch(Arc<OwnedWriteHalf>);
+pub(crate) struct SocketWatch(Arc<OwnedWriteHalf>);
 
-impl ClientSocket {
-    pub(crate) fn new(stream: TcpStream) -> (Self, ClientWatch) {
+impl WatchedSocket {
+    pub(crate) fn new(stream: TcpStream) -> (Self, SocketWatch) {
         let (read, write) = stream.into_split();
         let write = Arc::new(write);
-        let watch = ClientWatch(Arc::clone(&write));
+        let watch = SocketWatch(Arc::clone(&write));
         (Self { read, write }, watch)
     }
 
     /// The stream, whose last owners are the socket and its watch.
-    pub(crate) fn into_stream(self, watch: ClientWatch) -> Option<TcpStream> {
+    pub(crate) fn into_stream(self, watch: SocketWatch) -> Option<TcpStream> {
         drop(watch);
         Arc::into_inner(self.write).and_then(|write| self.read.reunite(write).ok())
     }
 }
 
-impl ClientWatch {
+impl SocketWatch {
     /// Waits until the connection has failed: the client's RST sets the socket's error (`tcp_reset`), which epoll reports
     /// as `EPOLLERR` (`tcp_poll`). A FIN is no failure: the client may wait for its response.
     pub(crate) async fn failed(&self) {
@@ -44,13 +44,13 @@ impl ClientWatch {
     }
 }
 
-impl AsRef<TcpStream> for ClientWatch {
+impl AsRef<TcpStream> for SocketWatch {
     fn as_ref(&self) -> &TcpStream {
         self.0.as_ref().as_ref()
     }
 }
 
-impl AsyncRead for ClientSocket {
+impl AsyncRead for WatchedSocket {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -60,7 +60,7 @@ impl AsyncRead for ClientSocket {
     }
 }
 
-impl AsyncWrite for ClientSocket {
+impl AsyncWrite for WatchedSocket {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
