@@ -15,7 +15,7 @@ const TELL_AGAIN: Duration = Duration::from_secs(1);
 
 /// The descriptors for connections. All workers of a process share them: clones are the same descriptors.
 ///
-/// Each connection has one [`Slot`]. If there is none for a new connection, the client that has been idle for longest is
+/// Each connection has one slot. If there is none for a new connection, the client that has been idle for longest is
 /// ordered to close, as nginx does with its reusable connections (`ngx_drain_connections`).
 #[derive(Debug, Clone)]
 pub struct Slots(Arc<SharedSlots>);
@@ -266,22 +266,25 @@ mod tests {
 
     #[tokio::test]
     async fn a_client_with_a_request_keeps_its_descriptor_and_the_next_idle_one_gives_up_its_own() {
-        let slots = Slots::new(3, 1);
-        let [first, second] = [(); 2].map(|()| client(&slots));
+        let slots = Slots::new(4, 1);
+        let [first, second, third] = [(); 3].map(|()| client(&slots));
         first.idle();
+        second.idle();
         let mut next = std::pin::pin!(slots.client());
         assert!(next.as_mut().now_or_never().is_none());
-        // The request came before the order.
-        first.busy();
-        assert!(is_ordered(&first) && !first.is_idle());
-        first.stays();
-        assert!(!is_ordered(&second), "it is busy");
-        second.idle();
-        assert!(is_ordered(&second));
+        // The request comes before the order.
+        for (busy, other) in [(&first, &second), (&second, &third)] {
+            busy.busy();
+            assert!(is_ordered(busy) && !busy.is_idle() && !is_ordered(other));
+            busy.stays();
+        }
+        assert!(!is_ordered(&third), "it is busy");
+        third.idle();
+        assert!(is_ordered(&third));
         first.idle();
         assert!(!is_ordered(&first), "one is enough");
-        drop(second);
-        next.now_or_never().expect("the slot of the second");
+        drop(third);
+        next.now_or_never().expect("the slot of the third");
     }
 
     #[tokio::test(start_paused = true)]
