@@ -6,6 +6,7 @@ pub(crate) mod markdown;
 pub(crate) mod other_protocol;
 pub(crate) mod output;
 pub(crate) mod printable;
+pub(crate) mod program;
 pub(crate) mod table;
 pub(crate) mod tally;
 pub(crate) mod target;

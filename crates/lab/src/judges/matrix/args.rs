@@ -7,11 +7,12 @@ use anyhow::Context as _;
 use rstlab_cli::{EXIT_USAGE, Settings, block_on, stop_on_signals};
 
 use super::list::MatrixList;
-use super::proc::named;
 use super::report::Matrix;
 use super::run::{STOP_LIMIT, run};
-use super::{html, markdown, orphans, text};
+use super::{html, markdown, text};
 use crate::shared::output::{Output, advance, print, progress_bar};
+use crate::shared::program::orphans;
+use crate::shared::program::proc::named;
 
 /// Starts each server and proxy of a list, checks it, stops it, and prints one table
 ///

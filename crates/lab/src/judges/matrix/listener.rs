@@ -7,8 +7,8 @@ use procfs::process::Stat;
 use rstlab_witness::Owners;
 use tokio::net::UnixStream;
 
-use super::proc::{named, stat};
 use crate::judges::check::Address;
+use crate::shared::program::proc::{named, stat};
 
 /// Makes sure that nobody listens at the address yet.
 ///

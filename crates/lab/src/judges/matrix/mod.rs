@@ -1,8 +1,8 @@
 //! `rstlab matrix`: starts each server and proxy of a list, checks it, stops it, and puts all of them into one table.
 //!
-//! `list` reads the list, `place` fills in the placeholders, `process` starts and stops a program, `orphans` ends the
-//! processes that a program leaves behind, `ready` waits until the program answers, `listener` makes sure that it is the
-//! program that answers, `report` holds the results, and `cells` is shared by the terminal, Markdown and HTML.
+//! `list` reads the list, `place` fills in the placeholders, `listener` makes sure that it is the program that answers,
+//! `report` holds the results, and `cells` is shared by the terminal, Markdown and HTML. `shared::program` starts, watches
+//! and stops the programs.
 
 mod args;
 mod cells;
@@ -10,16 +10,11 @@ mod html;
 mod list;
 mod listener;
 mod markdown;
-mod orphans;
 mod place;
 mod placeholders;
-mod proc;
-mod process;
-mod ready;
 mod report;
 mod run;
 mod text;
-mod version;
 
 pub use args::{MatrixArgs, execute};
 pub use list::{BadList, EntryKind, MatrixCheck, MatrixEntry, MatrixList};

@@ -1,9 +1,7 @@
 //! The place where an entry runs: its directory, its address, and the values of its placeholders.
 
-use std::env;
 use std::fs;
-use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::net::SocketAddr;
 
 use anyhow::Context as _;
 use tempfile::TempDir;
@@ -11,6 +9,7 @@ use tempfile::TempDir;
 use super::list::MatrixEntry;
 use super::placeholders::filled;
 use crate::judges::check::Address;
+use crate::shared::program::{free_address, own_directory};
 
 /// Length of the file `response`, which file servers can answer with.
 const RESPONSE_BYTES: usize = 614_400;
@@ -34,8 +33,7 @@ impl EntryPlace {
             .prefix("rstlab-")
             .tempdir()
             .context("cannot make a temporary directory")?;
-        let program = env::current_exe().context("cannot find rstlab's own directory")?;
-        let bin = program.parent().map(PathBuf::from).unwrap_or_default();
+        let bin = own_directory().context("cannot find rstlab's own directory")?;
         let mut values = vec![
             ("bin", bin.display().to_string()),
             ("tmp", directory.path().display().to_string()),
@@ -48,7 +46,7 @@ impl EntryPlace {
         } else {
             let port = match entry.port {
                 Some(port) => port,
-                None => free_port().context("no free port")?,
+                None => free_address().context("no free port")?.port(),
             };
             values.push(("port", port.to_string()));
             Address::Tcp(loopback(port))
@@ -77,9 +75,4 @@ impl EntryPlace {
 /// The address of a port on this machine.
 fn loopback(port: u16) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], port))
-}
-
-/// A port that nobody listens on at this moment.
-fn free_port() -> std::io::Result<u16> {
-    Ok(TcpListener::bind(loopback(0))?.local_addr()?.port())
 }

@@ -5,11 +5,12 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::net::TcpListener;
 
 use super::list::{EntryKind, MatrixEntry, MatrixList};
+use super::listener;
 use super::place::EntryPlace;
-use super::process::RunningProgram;
+use super::placeholders::filled;
 use super::report::{Matrix, ProxyRow, ServerRow};
-use super::{listener, orphans, ready, version};
 use crate::judges::check::{self, Address, CheckPlan, Target, through};
+use crate::shared::program::{RunningProgram, orphans, own_directory, ready, version_of};
 
 /// Time from SIGTERM to SIGKILL.
 pub(super) const STOP_LIMIT: Duration = Duration::from_secs(5);
@@ -31,7 +32,7 @@ pub async fn run(list: &MatrixList, progress: impl Fn(usize, u64, u64)) -> Matri
     };
     for (number, entry) in list.entries.iter().enumerate() {
         progress(number, 0, 1);
-        let (name, version) = (entry.name.clone(), version::ask(entry).await);
+        let (name, version) = (entry.name.clone(), version(entry).await);
         let progress = |done, all| progress(number, done, all);
         match entry.kind {
             EntryKind::Server => {
@@ -115,7 +116,13 @@ async fn checked<T>(
     let variables = entry.environment.iter();
     let variables = variables.map(|(name, value)| (name.clone(), place.filled(value)));
     let mut running = RunningProgram::start(&words, &entry.directory, variables)?;
-    let ready = ready::wait(&mut running, &place.address, entry).await;
+    let ready = ready::wait(
+        &mut running,
+        &place.address,
+        entry.ready.as_deref(),
+        entry.ready_within,
+    )
+    .await;
     let result = match ready.and_then(|()| listener::ensure_is_entry(&place.address, running.id()))
     {
         Ok(()) => {
@@ -133,6 +140,13 @@ async fn checked<T>(
     };
     running.stop(STOP_LIMIT).await;
     result
+}
+
+/// The version that the entry's command prints.
+async fn version(entry: &MatrixEntry) -> Option<String> {
+    let bin = [("bin", own_directory().ok()?.display().to_string())];
+    let words = entry.version.iter().map(|word| filled(word, &bin));
+    version_of(&words.collect::<Vec<_>>(), &entry.directory).await
 }
 
 fn chain(error: impl Into<anyhow::Error>) -> String {

@@ -14,13 +14,13 @@ const EVERY: Duration = Duration::from_millis(5);
 
 /// Makes this process the new parent of its descendants that lose theirs, in place of init (prctl(2),
 /// `PR_SET_CHILD_SUBREAPER`).
-pub(super) fn adopt() {
+pub(crate) fn adopt() {
     // Every kernel since 3.4 has it; without it the orphans become children of init and are not found.
     let _ = set_child_subreaper(Some(getpid()));
 }
 
 /// The running children of this process. Don't call this while another task waits for a child.
-pub(super) fn left() -> Vec<Stat> {
+pub(crate) fn left() -> Vec<Stat> {
     let own = getpid().as_raw_pid();
     let all = all_processes().into_iter().flatten().flatten();
     all.filter_map(|one| one.stat().ok())
@@ -38,7 +38,7 @@ fn has_ended(child: &Stat) -> bool {
 
 /// Asks every child of this process to end, and kills those that have not ended within `limit`. Returns the children that
 /// it could not end: they run as another user.
-pub(super) async fn end(limit: Duration) -> Vec<Stat> {
+pub(crate) async fn end(limit: Duration) -> Vec<Stat> {
     for signal in [Signal::TERM, Signal::KILL] {
         let deadline = Instant::now() + limit;
         let mut told = HashSet::new();

@@ -1,12 +1,11 @@
 //! Asks a program for its version.
 
+use std::path::Path;
 use std::time::Duration;
 
 use tokio::time::timeout;
 
-use super::list::MatrixEntry;
-use super::placeholders::filled;
-use super::process::RunningProgram;
+use super::RunningProgram;
 use crate::shared::printable::printable;
 
 /// Limit of the command that prints the version.
@@ -15,19 +14,12 @@ const LIMIT: Duration = Duration::from_secs(20);
 /// How many characters of a version are kept.
 const MAX_CHARS: usize = 12;
 
-/// The program's version; `None` if the entry has no command for it, or if the command prints none.
-pub(super) async fn ask(entry: &MatrixEntry) -> Option<String> {
-    let program = std::env::current_exe().ok()?;
-    let bin = [("bin", program.parent()?.display().to_string())];
-    let words: Vec<_> = entry
-        .version
-        .iter()
-        .map(|word| filled(word, &bin))
-        .collect();
-    if words.is_empty() {
+/// The version that a command prints; `None` if there is no command, or if the command prints none.
+pub(crate) async fn version_of(command: &[String], directory: &Path) -> Option<String> {
+    if command.is_empty() {
         return None;
     }
-    let mut program = RunningProgram::start(&words, &entry.directory, []).ok()?;
+    let mut program = RunningProgram::start(command, directory, []).ok()?;
     let output = timeout(LIMIT, program.whole_output()).await.ok()?;
     version(&output)
 }

@@ -7,9 +7,8 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::list::MatrixEntry;
-use super::process::RunningProgram;
-use crate::judges::check::Address;
+use super::RunningProgram;
+use crate::shared::target::Address;
 
 /// Time between two attempts.
 const EVERY: Duration = Duration::from_millis(20);
@@ -20,30 +19,31 @@ const ATTEMPT: Duration = Duration::from_secs(2);
 /// How a response begins (RFC 9112 §4).
 const BEGINNING: &[u8; 7] = b"HTTP/1.";
 
-/// Waits until the program answers.
+/// Waits until the program answers a GET of `path`, for `within` at most. Without a path a connection is enough.
 ///
 /// # Errors
 /// The program has ended, or does not answer in time; the text says which.
-pub(super) async fn wait(
+pub(crate) async fn wait(
     running: &mut RunningProgram,
     address: &Address,
-    entry: &MatrixEntry,
+    path: Option<&str>,
+    within: Duration,
 ) -> Result<(), String> {
-    let deadline = Instant::now() + entry.ready_within;
+    let deadline = Instant::now() + within;
     loop {
         if let Some(how) = running.ended("before it was ready") {
             running.read_output().await;
             return Err(running.with_output(&how));
         }
         let left = deadline.saturating_duration_since(Instant::now());
-        let attempt = timeout(left.min(ATTEMPT), attempt(address, entry.ready.as_deref())).await;
+        let attempt = timeout(left.min(ATTEMPT), attempt(address, path)).await;
         let last = match attempt {
             Ok(Ok(())) => return Ok(()),
             Ok(Err(error)) => error.to_string(),
             Err(_) => "no answer".to_owned(),
         };
         if Instant::now() >= deadline {
-            let within = humantime::format_duration(entry.ready_within);
+            let within = humantime::format_duration(within);
             return Err(running.with_output(&format!("not ready within {within} ({last})")));
         }
         sleep(EVERY).await;

@@ -56,7 +56,7 @@ impl Drop for ProcessGroup {
 
 /// A running program, whose process group is killed when this is dropped.
 #[derive(Debug)]
-pub(super) struct RunningProgram {
+pub(crate) struct RunningProgram {
     child: Child,
     group: ProcessGroup,
     output: Arc<Mutex<VecDeque<u8>>>,
@@ -68,7 +68,7 @@ impl RunningProgram {
     ///
     /// # Errors
     /// It can't be started; the text says why.
-    pub(super) fn start(
+    pub(crate) fn start(
         words: &[String],
         directory: &Path,
         variables: impl IntoIterator<Item = (String, String)>,
@@ -94,12 +94,12 @@ impl RunningProgram {
     }
 
     /// The program's process, as long as it runs.
-    pub(super) fn id(&self) -> Option<u32> {
+    pub(crate) fn id(&self) -> Option<u32> {
         self.child.id()
     }
 
     /// How the program ended, if it has ended; `when` is added to the text.
-    pub(super) fn ended(&mut self, when: &str) -> Option<String> {
+    pub(crate) fn ended(&mut self, when: &str) -> Option<String> {
         let status = self.child.try_wait().ok()??;
         let ended = format!("it ended ({status}) {when}");
         let left = orphans::left();
@@ -116,20 +116,20 @@ impl RunningProgram {
     }
 
     /// Waits a moment for the end of a program that no longer takes connections: its sockets are closed before it ends.
-    pub(super) async fn wait_for_end(&mut self) {
+    pub(crate) async fn wait_for_end(&mut self) {
         // If the program goes on, it counts as running.
         let _ = timeout(ENDING, self.child.wait()).await;
     }
 
     /// Waits until the whole output of an ended program was read.
-    pub(super) async fn read_output(&mut self) {
+    pub(crate) async fn read_output(&mut self) {
         let all = async { while self.readers.join_next().await.is_some() {} };
         // A child of the program may still hold the pipe.
         let _ = timeout(OUTPUT_END, all).await;
     }
 
     /// The output of the program, once it has ended.
-    pub(super) async fn whole_output(&mut self) -> String {
+    pub(crate) async fn whole_output(&mut self) -> String {
         // If the wait fails, the program has ended.
         let _ = self.child.wait().await;
         self.read_output().await;
@@ -142,7 +142,7 @@ impl RunningProgram {
     }
 
     /// The problem with the last lines that the program wrote.
-    pub(super) fn with_output(&self, problem: &str) -> String {
+    pub(crate) fn with_output(&self, problem: &str) -> String {
         let text = self.output();
         let lines: Vec<_> = text
             .lines()
@@ -160,7 +160,7 @@ impl RunningProgram {
     }
 
     /// Asks the group to end, kills it if it has not ended within `limit`, and ends the processes that it left behind.
-    pub(super) async fn stop(self, limit: Duration) {
+    pub(crate) async fn stop(self, limit: Duration) {
         let Self {
             mut child, group, ..
         } = self;
