@@ -13,6 +13,7 @@ tests_commands() {
     cat <<- END
 		cc gcc
 		curl curl
+		haproxy haproxy
 		nginx nginx
 		node nodejs
 		openssl openssl

@@ -16,7 +16,7 @@ pub use ours::{Server, binary, for_everybody, proxy, proxy_command, rstlab, upst
 pub use peer::{
     Peer, PeerEnd, content_length, cut, head_field, read_request, until_sent, until_unread,
 };
-pub use program::{ChildProgram, InTime, ProgramEnd, field};
+pub use program::{ChildProgram, InTime, ProgramEnd, field, processes_of};
 pub use report::{assert_contains, check_schema, json_lines, schema, text, words};
 pub use strace::strace_calls;
 pub use tracefs::{instances_of, trace_instances};

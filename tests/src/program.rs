@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
+use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
@@ -298,4 +299,16 @@ pub fn field<'a>(line: &'a str, name: &str) -> Option<&'a str> {
     line.split(' ')
         .find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
         .map(|value| value.trim_matches('"'))
+}
+
+/// The processes whose command line or environment holds `mark`, as their directories in /proc.
+pub fn processes_of(mark: &str) -> Vec<PathBuf> {
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let processes = processes.map(|one| one.path());
+    let holds = |file: PathBuf| {
+        fs::read(file).is_ok_and(|text| String::from_utf8_lossy(&text).contains(mark))
+    };
+    processes
+        .filter(|one| holds(one.join("cmdline")) || holds(one.join("environ")))
+        .collect()
 }

@@ -12,7 +12,9 @@ use std::process::{Child, Command, Output, Stdio};
 use std::thread::{self, sleep};
 use std::time::{Duration, Instant};
 
-use rstlab_tests::{InTime as _, LIMIT, assert_contains, check_schema, rstlab, text, words};
+use rstlab_tests::{
+    InTime as _, LIMIT, assert_contains, check_schema, processes_of, rstlab, text, words,
+};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -74,12 +76,7 @@ impl List {
     /// A process of the list, as its directory in /proc.
     fn running(&self) -> Option<PathBuf> {
         let mark = self.directory.path().to_str().unwrap();
-        let processes = fs::read_dir("/proc").unwrap().map_while(Result::ok);
-        let mut processes = processes.map(|one| one.path());
-        let holds = |file: PathBuf| {
-            fs::read(file).is_ok_and(|text| String::from_utf8_lossy(&text).contains(mark))
-        };
-        processes.find(|one| holds(one.join("cmdline")) || holds(one.join("environ")))
+        processes_of(mark).into_iter().next()
     }
 }
 

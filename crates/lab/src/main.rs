@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use rstlab_cli::{BadSettings, EXIT_USAGE, Log, LogOptions, Settings, init_log};
 use rstlab_lab::judges::{check, matrix};
-use rstlab_lab::makes::{client, demo, load, server, trace};
+use rstlab_lab::makes::{bench, client, demo, load, server, trace};
 use rstlab_lab::watches::{show, watch};
 
 /// A laboratory for the occasional ECONNRESET between a reverse proxy and an app server.
@@ -18,7 +18,7 @@ use rstlab_lab::watches::{show, watch};
                   Exit codes: 0 all is well, 1 something is not (each command's help says more), 2 bad settings."
 )]
 struct RstlabCli {
-    /// Which log lines to write: error, warn, info, debug, or a tracing filter [default: warn; demo, trace, matrix: error]
+    /// Which log lines to write: error, warn, info, debug, or a tracing filter [default: warn; demo, trace, bench, matrix: error]
     #[arg(long, env = "LOG", global = true, help_heading = "Log")]
     log: Option<String>,
 
@@ -43,6 +43,7 @@ enum LabCommand {
     Server(server::ServerArgs),
     Client(client::ClientArgs),
     Load(load::LoadArgs),
+    Bench(bench::BenchArgs),
     Check(check::CheckArgs),
     Matrix(matrix::MatrixArgs),
     Watch(watch::WatchArgs),
@@ -68,6 +69,9 @@ impl RstlabCli {
             }
             LabCommand::Load(args) => {
                 load::execute(&self.checked(running, "warn", |s| args.config(s))?)
+            }
+            LabCommand::Bench(args) => {
+                bench::execute(&self.checked(running, "error", |s| args.config(s))?)
             }
             LabCommand::Check(args) => {
                 check::execute(&self.checked(running, "warn", |s| args.config(s))?)

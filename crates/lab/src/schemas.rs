@@ -8,12 +8,13 @@ use schemars::transform::transform_subschemas;
 use schemars::{JsonSchema, Schema};
 
 use crate::judges::{check, matrix};
-use crate::makes::{demo, load};
+use crate::makes::{bench, demo, load};
 use crate::watches::watch;
 
 /// Each schema's file, and the type whose JSON it describes.
 fn schemas() -> Vec<(&'static str, Schema)> {
     vec![
+        ("bench", of::<bench::BenchReport>()),
         ("check", of::<check::CheckReport>()),
         ("demo", of::<demo::Demonstration>()),
         ("load", of::<load::LoadReport>()),

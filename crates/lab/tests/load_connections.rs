@@ -157,6 +157,28 @@ async fn a_rate_is_not_exceeded_and_a_duration_ends_a_run() {
 }
 
 #[tokio::test]
+async fn the_requests_of_a_warm_up_are_sent_and_not_counted() {
+    let peer =
+        Peer::start(|mut stream, _| async move { answer(&mut stream, usize::MAX).await }).await;
+    let plan = LoadPlan {
+        warm_up: 4,
+        ..plan(&peer, 3)
+    };
+    let (sum, calls) = (AtomicU64::new(0), AtomicU64::new(0));
+    let report = soon(run(&plan, |done| {
+        sum.fetch_add(done, Ordering::Relaxed);
+        calls.fetch_add(1, Ordering::Relaxed);
+    }))
+    .await;
+    assert!(report.all_whole());
+    assert_eq!((report.requests, report.body_bytes), (3, 15));
+    // 0 at the end of the warm-up, then 1, 2 and 3.
+    assert_eq!((calls.into_inner(), sum.into_inner()), (4, 6));
+    // The warm-up's connection goes on.
+    assert_eq!(peer.finish().await, 1);
+}
+
+#[tokio::test]
 async fn the_order_to_stop_ends_a_load_at_once() {
     let peer = Peer::start(|mut stream, _| async move {
         answer(&mut stream, 1).await;

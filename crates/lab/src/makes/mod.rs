@@ -1,5 +1,7 @@
-//! Commands that make resets: a demonstration, one traced request, a load, and the two programs of the article.
+//! Commands that make resets and load: a demonstration, one traced request, a load, a bench of proxies, and the two
+//! programs of the article.
 
+pub mod bench;
 mod calls;
 pub mod client;
 pub mod demo;

@@ -118,6 +118,7 @@ impl LoadArgs {
         let plan = LoadPlan {
             target: Target::new(&url, (Ipv4Addr::UNSPECIFIED, 0).into()),
             extent: extent?,
+            warm_up: 0,
             connections: connections?,
             rate: given(rate)?,
             body_bytes: given(body_bytes)?,

@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::shared::other_protocol::other_protocol;
@@ -51,6 +52,8 @@ pub struct LoadPlan {
     pub target: Target<SocketAddr>,
     /// How many requests.
     pub extent: Extent,
+    /// Requests before those: they open the connections, and the report leaves them out.
+    pub warm_up: u64,
     /// Connections at once, 1 to [`MAX_CONNECTIONS`].
     pub connections: usize,
     /// Requests a second over all connections; `None` is as fast as the answers come.
@@ -90,6 +93,7 @@ impl LoadPlan {
         Self {
             target,
             extent: Extent::Requests(100),
+            warm_up: 0,
             connections: 10,
             rate: None,
             body_bytes: None,
@@ -97,9 +101,17 @@ impl LoadPlan {
             timeout: Duration::from_secs(30),
         }
     }
+
+    fn extent_with_warm_up(&self) -> Extent {
+        match self.extent {
+            Extent::Requests(requests) => Extent::Requests(requests.saturating_add(self.warm_up)),
+            Extent::Duration(time) => Extent::Duration(time),
+        }
+    }
 }
 
-/// Carries out a plan. `progress` is called after each request with the number of requests that are done.
+/// Carries out a plan. `progress` is called after each request with the number of requests that are done, and with 0 after
+/// the last request of a warm-up.
 ///
 /// # Panics
 /// As `progress` does.
@@ -119,7 +131,7 @@ pub async fn run_until(
 ) -> LoadReport {
     let connections = plan.connections.clamp(1, MAX_CONNECTIONS);
     let shared = Arc::new(RunShared {
-        pace: pace::Pace::new(plan.extent, plan.rate, stop.clone()),
+        pace: pace::Pace::new(plan.extent_with_warm_up(), plan.rate, stop.clone()),
         plan: plan.clone(),
         watchers: Arc::new(Semaphore::new(connections.max(MIN_WATCHERS))),
     });
@@ -138,9 +150,17 @@ pub async fn run_until(
 
     let mut tally = LoadTally::new(shared.pace.start());
     let mut asked = false;
+    let mut warm_up = plan.warm_up;
     // The channel closes when the last worker and the last watched connection have ended.
     while let Some(event) = events.recv().await {
         match event {
+            WorkerEvent::Done(_) if warm_up > 0 => {
+                warm_up -= 1;
+                if warm_up == 0 {
+                    tally = LoadTally::new(Instant::now());
+                    progress(0);
+                }
+            }
             WorkerEvent::Done(sample) => {
                 progress(tally.sample(&sample));
                 if !asked && tally.doubts_the_protocol(&sample) {
