@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use rstlab_lab::makes::load::{Extent, LoadPlan, LoadReport, Target, run, run_unt
 use rstlab_tests::{Peer, PeerEnd, read_request, soon};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 const HELLO: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
@@ -157,25 +159,37 @@ async fn a_rate_is_not_exceeded_and_a_duration_ends_a_run() {
 }
 
 #[tokio::test]
-async fn the_requests_of_a_warm_up_are_sent_and_not_counted() {
-    let peer =
-        Peer::start(|mut stream, _| async move { answer(&mut stream, usize::MAX).await }).await;
+async fn the_requests_of_a_warm_up_are_done_before_the_others_start_and_are_not_counted() {
+    let (sender, mut requests) = mpsc::unbounded_channel();
+    let peer = Peer::start(move |mut stream, _| {
+        let sender = sender.clone();
+        async move {
+            while read_request(&mut stream).await.is_some() {
+                sender.send(()).unwrap();
+                stream.write_all(HELLO).await.unwrap();
+            }
+        }
+    })
+    .await;
     let plan = LoadPlan {
-        warm_up: 4,
-        ..plan(&peer, 3)
+        warm_up: 2,
+        connections: 4,
+        ..plan(&peer, 5)
     };
-    let (sum, calls) = (AtomicU64::new(0), AtomicU64::new(0));
+    let before = OnceLock::new();
+    let last = AtomicU64::new(0);
     let report = soon(run(&plan, |done| {
-        sum.fetch_add(done, Ordering::Relaxed);
-        calls.fetch_add(1, Ordering::Relaxed);
+        if done == 0 {
+            before.get_or_init(|| requests.len());
+        }
+        last.store(done, Ordering::Relaxed);
     }))
     .await;
     assert!(report.all_whole());
-    assert_eq!((report.requests, report.body_bytes), (3, 15));
-    // 0 at the end of the warm-up, then 1, 2 and 3.
-    assert_eq!((calls.into_inner(), sum.into_inner()), (4, 6));
-    // The warm-up's connection goes on.
-    assert_eq!(peer.finish().await, 1);
+    assert_eq!((report.requests, report.body_bytes), (5, 25));
+    assert_eq!((before.into_inner(), last.into_inner()), (Some(2), 5));
+    assert_eq!(requests.recv_many(&mut Vec::new(), 100).await, 7);
+    peer.finish().await;
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::{Instant, SystemTime};
 
+use rstlab_cli::grouped;
 use rstlab_wire::accept;
 use tokio_util::sync::CancellationToken;
 
@@ -107,8 +108,8 @@ impl<P: Fn(u64, u64, String)> BenchRun<'_, P> {
             true => Ok(Vec::new()),
             false => Err(format!(
                 "{} connections need {} open files (ulimit -n)",
-                case.connections,
-                case.connections as u64 * DESCRIPTORS_EACH
+                grouped(case.connections as u64),
+                grouped(case.connections as u64 * DESCRIPTORS_EACH)
             )),
         };
         let mut all: Vec<_> = proxies

@@ -64,21 +64,13 @@ impl BenchTurn<'_> {
         let start = start.map_err(|error| format!("no configuration: {error}"))?;
         let mut running = RunningProgram::start(&start.words, Path::new(""), start.variables)?;
         let result = self
-            .measure(&mut running, listen, start.processes, stop)
+            .when_ready(&mut running, listen, start.processes, stop)
             .await;
-        if result.is_err() {
-            running.wait_for_end().await;
-        }
-        // If the proxy ended, that is why responses are missing.
-        let result = match running.ended("during its turn") {
-            Some(how) => Err(running.with_output(&how)),
-            None => result,
-        };
         running.stop(STOP_LIMIT).await;
         result
     }
 
-    async fn measure(
+    async fn when_ready(
         &self,
         running: &mut RunningProgram,
         listen: SocketAddr,
@@ -88,6 +80,23 @@ impl BenchTurn<'_> {
         ready::wait(running, &Address::Tcp(listen), None, READY_LIMIT).await?;
         let leader = running.id().ok_or("it has ended")?;
         let processes = ProxyProcesses::find(leader, processes).await?;
+        let result = self.measure(&processes, listen, stop).await;
+        if result.is_err() {
+            running.wait_for_end().await;
+        }
+        // If the proxy ended, that is why responses are missing.
+        match running.ended("during its turn") {
+            Some(how) => Err(running.with_output(&how)),
+            None => result,
+        }
+    }
+
+    async fn measure(
+        &self,
+        processes: &ProxyProcesses,
+        listen: SocketAddr,
+        stop: &CancellationToken,
+    ) -> Result<TurnFigures, String> {
         let plan = LoadPlan {
             extent: Extent::Requests(self.case.requests(self.requests)),
             warm_up: self.case.warm_up(self.requests),

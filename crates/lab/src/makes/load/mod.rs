@@ -52,7 +52,8 @@ pub struct LoadPlan {
     pub target: Target<SocketAddr>,
     /// How many requests.
     pub extent: Extent,
-    /// Requests before those: they open the connections, and the report leaves them out.
+    /// Requests before those: they open the connections, and the report leaves them out. The first request that counts
+    /// starts after the last of them is done.
     pub warm_up: u64,
     /// Connections at once, 1 to [`MAX_CONNECTIONS`].
     pub connections: usize,
@@ -101,13 +102,6 @@ impl LoadPlan {
             timeout: Duration::from_secs(30),
         }
     }
-
-    fn extent_with_warm_up(&self) -> Extent {
-        match self.extent {
-            Extent::Requests(requests) => Extent::Requests(requests.saturating_add(self.warm_up)),
-            Extent::Duration(time) => Extent::Duration(time),
-        }
-    }
 }
 
 /// Carries out a plan. `progress` is called after each request with the number of requests that are done, and with 0 after
@@ -131,7 +125,7 @@ pub async fn run_until(
 ) -> LoadReport {
     let connections = plan.connections.clamp(1, MAX_CONNECTIONS);
     let shared = Arc::new(RunShared {
-        pace: pace::Pace::new(plan.extent_with_warm_up(), plan.rate, stop.clone()),
+        pace: pace::Pace::new(plan, stop.clone()),
         plan: plan.clone(),
         watchers: Arc::new(Semaphore::new(connections.max(MIN_WATCHERS))),
     });
@@ -157,8 +151,9 @@ pub async fn run_until(
             WorkerEvent::Done(_) if warm_up > 0 => {
                 warm_up -= 1;
                 if warm_up == 0 {
-                    tally = LoadTally::new(Instant::now());
                     progress(0);
+                    tally = LoadTally::new(Instant::now());
+                    shared.pace.end_warm_up();
                 }
             }
             WorkerEvent::Done(sample) => {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::{Extent, MAX_TIME};
+use super::{Extent, LoadPlan, MAX_TIME};
 
 /// Gives all connections together the moments at which their requests start.
 #[derive(Debug)]
@@ -18,18 +18,34 @@ pub(super) struct Pace {
     stop: CancellationToken,
     handed_out: AtomicU64,
     cut_short: AtomicBool,
+    /// Requests of the warm-up, the first ones.
+    warm_up: u64,
+    /// Cancelled when those are done, or when the run ends before.
+    warm: CancellationToken,
 }
 
 impl Pace {
-    pub(super) fn new(extent: Extent, rate: Option<f64>, stop: CancellationToken) -> Self {
+    pub(super) fn new(plan: &LoadPlan, stop: CancellationToken) -> Self {
         Self {
             start: Instant::now(),
-            extent,
-            rate,
+            extent: match plan.extent {
+                Extent::Requests(requests) => {
+                    Extent::Requests(requests.saturating_add(plan.warm_up))
+                }
+                Extent::Duration(time) => Extent::Duration(time),
+            },
+            rate: plan.rate,
             stop,
             handed_out: AtomicU64::new(0),
             cut_short: AtomicBool::new(false),
+            warm_up: plan.warm_up,
+            warm: CancellationToken::new(),
         }
+    }
+
+    /// Lets the requests after the warm-up start.
+    pub(super) fn end_warm_up(&self) {
+        self.warm.cancel();
     }
 
     /// Waits until the next request may start, and returns the moment from which its latency counts; `None` is the end.
@@ -43,6 +59,12 @@ impl Pace {
             Extent::Requests(_) => MAX_TIME,
             Extent::Duration(time) => time.min(MAX_TIME),
         };
+        if self.warm_up > 0 && number >= self.warm_up {
+            tokio::select! {
+                () = self.warm.cancelled() => {}
+                () = self.stop.cancelled() => {}
+            }
+        }
         let now = Instant::now();
         let after = match self.rate {
             Some(rate) => Duration::try_from_secs_f64(number as f64 / rate).unwrap_or(MAX_TIME),
@@ -54,6 +76,8 @@ impl Pace {
             if !(time_is_up && matches!(self.extent, Extent::Duration(_))) {
                 self.cut();
             }
+            // A request of the warm-up may be missing now.
+            self.end_warm_up();
             return None;
         }
         let due = self.start + after;
@@ -95,7 +119,13 @@ mod tests {
     use super::*;
 
     fn pace(extent: Extent, rate: Option<f64>) -> Pace {
-        Pace::new(extent, rate, CancellationToken::new())
+        let target = std::net::SocketAddr::from(([127, 0, 0, 1], 80)).into();
+        let plan = LoadPlan {
+            extent,
+            rate,
+            ..LoadPlan::new(target)
+        };
+        Pace::new(&plan, CancellationToken::new())
     }
 
     #[tokio::test(start_paused = true)]
