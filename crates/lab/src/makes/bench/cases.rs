@@ -46,7 +46,7 @@ macro_rules! cases {
                 name: $name,
                 post: $post,
                 response: $response,
-                kept: matches!(UpstreamEnd::$upstream, UpstreamEnd::Keeps),
+                kept: matches!(CaseUpstream::$upstream, CaseUpstream::Keeps),
                 connections: $connections,
                 divisor: $divisor,
                 quick: matches!(CaseRun::$run, CaseRun::Quick),
@@ -56,7 +56,7 @@ macro_rules! cases {
 }
 
 /// What the upstream does after a response.
-enum UpstreamEnd {
+enum CaseUpstream {
     Closes,
     Keeps,
 }
