@@ -221,11 +221,12 @@ mod tests {
     fn proxy(resets: u64, harmless: u64, truncated: u64) -> Summary {
         Summary {
             requests: 10,
+            whole: 10 - truncated,
+            truncated,
             resets,
             harmless,
-            truncated,
-            no_response: 0,
             lost_bytes: truncated * 100,
+            ..Summary::default()
         }
     }
 
