@@ -5,9 +5,7 @@
 
 use std::process::{Command, Output};
 
-use rstlab_tests::{
-    InTime as _, assert_contains, binary, check_schema, for_everybody, rstlab, text,
-};
+use rstlab_tests::{InTime as _, assert_contains, check_schema, for_everybody, rstlab, text};
 use serde_json::Value;
 
 fn trace(args: &[&str]) -> Output {

@@ -14,7 +14,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use rstlab_upstream::Fill;
-use rstlab_wire::accept;
+use rstlab_wire::{Slots, accept};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
@@ -39,7 +39,7 @@ impl BenchUpstream {
         let (kept, bytes) = (case.kept, case.response);
         let stop = CancellationToken::new();
         let stopped = stop.clone();
-        let handle = move |stream, _| {
+        let handle = move |stream, _, _| {
             let stopped = stopped.clone();
             // How a connection of the proxy ends is not the upstream's matter.
             async move {
@@ -48,8 +48,8 @@ impl BenchUpstream {
                     .await;
             }
         };
-        let capacity = accept::capacity(1, 0);
-        let serving = accept::serve(listener, capacity, stop.clone(), TaskTracker::new(), handle);
+        let slots = Slots::new(accept::capacity(1, 0), 0);
+        let serving = accept::serve(listener, slots, stop.clone(), TaskTracker::new(), handle);
         tokio::spawn(serving);
         Ok(Self {
             address,
