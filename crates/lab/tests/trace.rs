@@ -259,7 +259,7 @@ mod kernel {
                  echo 4096 16384 65536 > /proc/sys/net/ipv4/tcp_wmem\n\
                  exec \"$0\" trace --gap 100ms --witness sockets",
             )
-            .arg(binary("rstlab"))
+            .arg(rstlab_tests::binary("rstlab"))
             .output_in_time();
         let shown = text(&output.stdout);
         assert!(output.status.success(), "{shown}{}", text(&output.stderr));
