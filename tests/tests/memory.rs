@@ -95,13 +95,16 @@ struct Holding {
     limit_bytes: u64,
 }
 
+/// With more, the next piece may be read in one thread while another one finds out that the peer takes nothing.
+const ONE_THREAD: (&str, &str) = ("TOKIO_WORKER_THREADS", "1");
+
 const HOLDING: [Holding; 6] = [
     Holding {
         what: "a client that sends nothing",
         clients: 400,
         head: "",
         body_bytes: 0,
-        settings: &[],
+        settings: &[ONE_THREAD],
         upstream_answers: false,
         limit_bytes: 3 * KIB,
     },
@@ -110,7 +113,7 @@ const HOLDING: [Holding; 6] = [
         clients: 400,
         head: "GET / HTTP/1.1\r\nHost: x\r\nX-Slow: ",
         body_bytes: 0,
-        settings: &[],
+        settings: &[ONE_THREAD],
         upstream_answers: false,
         limit_bytes: 5 * KIB,
     },
@@ -119,7 +122,7 @@ const HOLDING: [Holding; 6] = [
         clients: 400,
         head: "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n",
         body_bytes: 60_000,
-        settings: &[],
+        settings: &[ONE_THREAD],
         upstream_answers: false,
         limit_bytes: 160 * KIB,
     },
@@ -128,7 +131,7 @@ const HOLDING: [Holding; 6] = [
         clients: 300,
         head: "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1048576\r\n\r\n",
         body_bytes: 1_048_575,
-        settings: &[],
+        settings: &[ONE_THREAD],
         upstream_answers: false,
         limit_bytes: 160 * KIB,
     },
@@ -137,7 +140,7 @@ const HOLDING: [Holding; 6] = [
         clients: 300,
         head: "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100000000\r\n\r\n",
         body_bytes: 99_999_999,
-        settings: &[("PROXY_MAX_BODY", "0")],
+        settings: &[ONE_THREAD, ("PROXY_MAX_BODY", "0")],
         upstream_answers: false,
         limit_bytes: 160 * KIB,
     },
@@ -146,7 +149,7 @@ const HOLDING: [Holding; 6] = [
         clients: 300,
         head: "GET / HTTP/1.1\r\nHost: x\r\n\r\n",
         body_bytes: 0,
-        settings: &[],
+        settings: &[ONE_THREAD],
         upstream_answers: true,
         limit_bytes: 160 * KIB,
     },

@@ -1,22 +1,20 @@
 //! The client's connection as hyper sees it, and the signals between the tasks that serve a client.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 
 use futures_util::task::AtomicWaker;
 use rstlab_wire::{
-    ClientSlot, Framing, GATHER_BYTES, GATHERED_READ_BYTES, Stall, Wrapper, passes_through,
+    Backpressure, ClientSlot, Framing, GATHER_BYTES, GATHERED_READ_BYTES, Stall, Wrapper,
+    passes_through, poll_read_up_to,
 };
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncWrite, ReadBuf};
 
 use crate::watched_socket::WatchedSocket;
-
-/// Limit of the heads and pieces of bodies that wait in hyper's queue.
-const MAX_UNFLUSHED: usize = 3;
 
 /// The signals between the connection, the service and the response bodies of one client.
 #[derive(Debug)]
@@ -27,9 +25,12 @@ pub(crate) struct ClientSignals {
     stopping: AtomicBool,
     end_with_reset: AtomicBool,
     left: AtomicBool,
-    /// Heads and pieces of bodies that hyper got since the kernel had all.
-    unflushed: AtomicUsize,
+    unflushed: AtomicBool,
     flush: AtomicWaker,
+    /// Of the bodies that go to the upstream.
+    pub(crate) requests_out: Backpressure,
+    /// Of the bodies that go to the client.
+    pub(crate) responses: Backpressure,
 }
 
 impl ClientSignals {
@@ -40,8 +41,10 @@ impl ClientSignals {
             stopping: AtomicBool::new(false),
             end_with_reset: AtomicBool::new(false),
             left: AtomicBool::new(false),
-            unflushed: AtomicUsize::new(0),
+            unflushed: AtomicBool::new(false),
             flush: AtomicWaker::new(),
+            requests_out: Backpressure::default(),
+            responses: Backpressure::default(),
         }
     }
 
@@ -87,30 +90,24 @@ impl ClientSignals {
 
     /// hyper is about to get bytes to send.
     pub(crate) fn handed_over(&self) {
-        self.unflushed.fetch_add(1, Ordering::Relaxed);
+        self.unflushed.store(true, Ordering::Relaxed);
     }
 
     /// The kernel has all bytes that hyper got.
     pub(crate) fn flushed(&self) {
-        self.unflushed.store(0, Ordering::Relaxed);
+        self.unflushed.store(false, Ordering::Relaxed);
+        self.responses.flushed();
         self.flush.wake();
     }
 
     /// Waits until the kernel has all bytes that hyper got.
     pub(crate) fn poll_flushed(&self, cx: &mut Context<'_>) -> Poll<()> {
         self.flush.register(cx.waker());
-        match self.unflushed.load(Ordering::Relaxed) {
-            0 => Poll::Ready(()),
-            _ => Poll::Pending,
+        if self.unflushed.load(Ordering::Relaxed) {
+            Poll::Pending
+        } else {
+            Poll::Ready(())
         }
-    }
-
-    /// Waits until there is room for a piece of a body. A piece of a few bytes keeps the whole buffer it was read into.
-    pub(crate) fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.unflushed.load(Ordering::Relaxed) < MAX_UNFLUSHED {
-            return Poll::Ready(());
-        }
-        self.poll_flushed(cx)
     }
 }
 
@@ -169,14 +166,11 @@ impl ClientIo {
             self.request = (number, 0);
         }
         let before = buf.filled().len();
-        if self.request.1 < GATHER_BYTES && buf.remaining() > GATHERED_READ_BYTES {
-            let mut piece = ReadBuf::new(buf.initialize_unfilled_to(GATHERED_READ_BYTES));
-            ready!(Pin::new(&mut self.io).poll_read(cx, &mut piece))?;
-            let bytes = piece.filled().len();
-            buf.advance(bytes);
-        } else {
-            ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
-        }
+        let limit = match self.request.1 {
+            ..GATHER_BYTES => GATHERED_READ_BYTES,
+            _ => self.signals.requests_out.read_limit(),
+        };
+        ready!(poll_read_up_to(&mut self.io, limit, cx, buf))?;
         self.request.1 += buf.filled().len() - before;
         Poll::Ready(Ok(()))
     }
@@ -198,6 +192,14 @@ impl Wrapper for ClientIo {
         }
         if let Some(why) = self.framing.check(buf, before) {
             tracing::info!(client = %self.signals.peer, "refused: {why}");
+        }
+        result
+    }
+
+    fn on_write(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
+        if result.is_pending() {
+            self.signals.responses.block();
         }
         result
     }

@@ -88,7 +88,12 @@ where
     let request_end = RequestEnd::default();
     let has_body = !body.is_end_stream();
     let body = Limited::new(body, limit);
-    let mut body = Outgoing::new(body, request_end.clone(), config.client_body_timeout);
+    let mut body = Outgoing::new(
+        body,
+        request_end.clone(),
+        config.client_body_timeout,
+        Arc::clone(&signals),
+    );
     if config.writes == Writes::Joined && has_body {
         let gathering = scopeguard::guard((), |()| client_left(begin(&head, false)));
         let gathered = body.gathered().await;

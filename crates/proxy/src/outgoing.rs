@@ -1,13 +1,16 @@
 //! A client's request body on its way to the upstream.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use rstlab_wire::{Backpressure, Gather, RequestEnd};
+use rstlab_wire::{Gather, RequestEnd};
 use tokio::time::{Sleep, sleep};
+
+use crate::client_io::ClientSignals;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -32,8 +35,8 @@ pub(crate) struct Outgoing<B> {
     body: Pin<Box<Gather<B>>>,
     /// Reached with the last piece.
     pub(crate) end: RequestEnd,
-    /// On from each piece until the kernel has it.
-    pub(crate) backpressure: Backpressure,
+    /// Of the client whose body this is.
+    pub(crate) signals: Arc<ClientSignals>,
     limit: Duration,
     timer: Option<Pin<Box<Sleep>>>,
 }
@@ -43,14 +46,21 @@ where
     B: Body<Data = Bytes>,
     B::Error: Into<BoxError>,
 {
-    pub(crate) fn new(body: B, end: RequestEnd, limit: Duration) -> Self {
+    pub(crate) fn new(
+        body: B,
+        end: RequestEnd,
+        limit: Duration,
+        signals: Arc<ClientSignals>,
+    ) -> Self {
+        // The request before may have ended with a piece on its way.
+        signals.requests_out.flushed();
         if body.is_end_stream() {
             end.reach();
         }
         Self {
             body: Box::pin(Gather::new(body)),
             end,
-            backpressure: Backpressure::default(),
+            signals,
             limit,
             timer: None,
         }
@@ -93,7 +103,7 @@ where
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, ClientBodyError>>> {
-        if self.backpressure.is_on() {
+        if self.signals.requests_out.is_on() {
             return Poll::Pending;
         }
         let frame = self.body.as_mut().poll_frame(cx).map(Option::transpose);
@@ -101,7 +111,10 @@ where
         if frame.is_none() || self.body.is_end_stream() {
             self.end.reach();
         }
-        self.backpressure.gave();
+        if let Some(Ok(frame)) = &frame {
+            let bytes = frame.data_ref().map_or(0, Bytes::len);
+            self.signals.requests_out.gave(bytes);
+        }
         Poll::Ready(frame)
     }
 
@@ -119,17 +132,21 @@ mod tests {
     use super::*;
     use futures_util::FutureExt;
     use http_body_util::{BodyExt, Empty, Full, StreamBody};
-    use rstlab_wire::{Flushes, GATHER_BYTES};
+    use rstlab_wire::{Backpressure, Flushes, GATHER_BYTES};
     use std::convert::Infallible;
     use tokio::io::AsyncWriteExt;
     use tokio::time::Instant;
 
     const LIMIT: Duration = Duration::from_secs(60);
 
+    fn signals() -> Arc<ClientSignals> {
+        Arc::new(ClientSignals::new(([127, 0, 0, 1], 9).into()))
+    }
+
     #[tokio::test]
     async fn the_last_piece_sets_the_request_s_end() {
         let end = RequestEnd::default();
-        let mut body = Outgoing::new(Full::new(Bytes::from("abc")), end.clone(), LIMIT);
+        let mut body = Outgoing::new(Full::new(Bytes::from("abc")), end.clone(), LIMIT, signals());
         assert!(!end.is_reached());
         body.gathered().await.unwrap();
         assert!(!end.is_reached());
@@ -137,7 +154,7 @@ mod tests {
         assert!(end.is_reached());
 
         let end = RequestEnd::default();
-        Outgoing::new(Empty::<Bytes>::new(), end.clone(), LIMIT);
+        Outgoing::new(Empty::<Bytes>::new(), end.clone(), LIMIT, signals());
         assert!(end.is_reached());
     }
 
@@ -146,8 +163,12 @@ mod tests {
         let piece = Bytes::from(vec![7; GATHER_BYTES]);
         let pieces = [0, 1].map(|_| Ok::<_, Infallible>(Frame::data(piece.clone())));
         let pieces = StreamBody::new(futures_util::stream::iter(pieces));
-        let mut body = Outgoing::new(pieces, RequestEnd::default(), LIMIT);
-        let mut io = Flushes::new(tokio::io::empty(), body.backpressure.clone());
+        let mut body = Outgoing::new(pieces, RequestEnd::default(), LIMIT, signals());
+        let mut io = Flushes::new(
+            tokio::io::empty(),
+            body.signals.requests_out.clone(),
+            Backpressure::default(),
+        );
         assert!(body.frame().now_or_never().is_some());
         assert!(body.frame().now_or_never().is_none(), "not flushed yet");
         io.flush().await.unwrap();
@@ -157,7 +178,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_client_that_sends_nothing_times_out() {
         let silent = futures_util::stream::pending::<Result<Frame<Bytes>, Infallible>>();
-        let mut body = Outgoing::new(StreamBody::new(silent), RequestEnd::default(), LIMIT);
+        let mut body = Outgoing::new(
+            StreamBody::new(silent),
+            RequestEnd::default(),
+            LIMIT,
+            signals(),
+        );
         let start = Instant::now();
         let error = body.frame().await.unwrap().unwrap_err();
         assert!(matches!(error, ClientBodyError::TimedOut(_)));

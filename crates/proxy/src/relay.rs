@@ -95,12 +95,15 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         if self.failed.is_none() {
-            ready!(self.signals.poll_room(cx));
+            if self.signals.responses.is_on() {
+                return Poll::Pending;
+            }
             match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
                 Some(Ok(frame)) => {
-                    let bytes = frame.data_ref().map_or(0, Bytes::len) as u64;
-                    self.told.handed.body_bytes += bytes;
+                    let bytes = frame.data_ref().map_or(0, Bytes::len);
+                    self.told.handed.body_bytes += bytes as u64;
                     self.signals.handed_over();
+                    self.signals.responses.gave(bytes);
                     if self.body.is_end_stream() {
                         self.told.tell(Came::Whole);
                     }
@@ -183,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_client_that_takes_nothing_holds_two_pieces() {
+    fn a_client_that_takes_nothing_holds_two_small_pieces() {
         let pieces = [0; 3].map(|_| Ok::<_, io::Error>(Frame::data(Bytes::from("piece"))));
         let signals = Arc::new(ClientSignals::new(([127, 0, 0, 1], 9).into()));
         let mut relay = Relay::new(

@@ -161,7 +161,11 @@ where
 {
     let body = request.body();
     let has_body = !body.is_end_stream();
-    let (request_end, backpressure) = (body.end.clone(), body.backpressure.clone());
+    let request_end = body.end.clone();
+    let (out, back) = (
+        body.signals.requests_out.clone(),
+        body.signals.responses.clone(),
+    );
     let tape = std::mem::take(&mut exchange.watch.tape);
     let io = Sensor::new(stream, Seen::new(tape, request_end.clone()));
     let io =
@@ -175,7 +179,7 @@ where
     let io = Guarded::new(io, request.method() == Method::HEAD);
     let (mut sender, connection) = http1::Builder::new()
         .read_buf_exact_size(Some(READ_BUFFER_BYTES))
-        .handshake(TokioIo::new(Flushes::new(io, backpressure)))
+        .handshake(TokioIo::new(Flushes::new(io, out, back)))
         .await?;
     let response = sender.send_request(request);
     let tasks = shared.tasks.clone();

@@ -3,10 +3,10 @@
 //! *Observes*: [`Sensor`] notes each system call's result in a [`Seen`], and the calls themselves on a [`Tape`];
 //! [`queues`] asks how many bytes lie unread and unsent in the kernel. *Changes*: [`SplitWrites`] sends head and body in
 //! two `writev(2)` calls, [`ReadOn`] goes on reading after a failed write, [`HeadGate`] stops reading after the head,
-//! [`Stall`] sets the time limits, [`Backpressure`] holds a body back, [`Framing`] and [`Guarded`] refuse messages that
-//! can be read in two ways (they follow the messages with [`Messages`], as all that read HTTP/1.1 do), and [`close`] holds
-//! the ways to close. [`accept`] accepts connections until told to stop, [`Slots`] has idle clients close if descriptors
-//! run short.
+//! [`Stall`] sets the time limits, [`Backpressure`] holds a body back and [`Flushes`] feeds it, [`Framing`] and
+//! [`Guarded`] refuse messages that can be read in two ways (they follow the messages with [`Messages`], as all that read
+//! HTTP/1.1 do), and [`close`] holds the ways to close. [`accept`] accepts connections until told to stop, [`Slots`] has
+//! idle clients close if descriptors run short.
 
 pub mod accept;
 mod backpressure;
@@ -28,7 +28,7 @@ mod stall;
 mod tape;
 mod wrapper;
 
-pub use backpressure::{Backpressure, Flushes};
+pub use backpressure::{Backpressure, Flushes, poll_read_up_to};
 pub use causes::{causes, chain};
 pub use clock::{monotonic_now, nanos};
 pub use gate::{HeadGate, Reads};
