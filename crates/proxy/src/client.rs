@@ -30,10 +30,11 @@ use crate::watched_socket::WatchedSocket;
 /// Limit of the time in which a client takes no byte of a response.
 const SEND_LIMIT: Duration = Duration::from_secs(60);
 
-/// Limit of the buffer for reading from a client, and of the response's bytes behind which no further piece is queued.
-/// Less than one piece of a response, so that no second one waits behind it; an upload costs as much CPU time as with
-/// twice as much.
-const MAX_BUFFER_BYTES: usize = 60 * 1024;
+/// Limit of the buffer for reading from a client. An upload that the upstream does not take costs two such buffers.
+///
+/// CPU time of the proxy for an upload of 1,000,000 bytes: 382 µs with 128 KiB, 360 with 60, 395 with 48. With 60 KiB, a
+/// stalled upload holds 185 KiB.
+const MAX_BUFFER_BYTES: usize = 48 * 1024;
 
 /// The staged close after the last response: read on until the client closes, or for this long (RFC 9112 §9.6).
 const LINGER: close::Bounds = close::Bounds {

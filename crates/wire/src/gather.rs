@@ -17,12 +17,14 @@ pub const GATHERED_READ_BYTES: usize = 16 * 1024;
 pin_project! {
     /// A body that comes in one piece if it fits in [`GATHER_BYTES`], however its bytes arrived.
     ///
-    /// A longer body starts with a piece of at least that size and then streams.
+    /// A longer body streams: at once if its length is announced, else after a piece of at least that size.
     #[derive(Debug)]
     pub struct Gather<B> {
         #[pin]
         body: B,
         gathered: BytesMut,
+        // Bytes after which nothing more is gathered.
+        enough: usize,
         trailers: Option<Frame<Bytes>>,
         at: GatherState,
     }
@@ -47,9 +49,11 @@ impl<B: Body<Data = Bytes>> Gather<B> {
         } else {
             GatherState::Gathering
         };
+        let is_longer = body.size_hint().lower() > GATHER_BYTES as u64;
         Self {
             body,
             gathered: BytesMut::new(),
+            enough: if is_longer { 1 } else { GATHER_BYTES },
             trailers: None,
             at,
         }
@@ -71,7 +75,7 @@ impl<B: Body<Data = Bytes>> Gather<B> {
                         let rest = this.body.size_hint().upper().unwrap_or(u64::MAX);
                         let rest = usize::try_from(rest).unwrap_or(usize::MAX);
                         let room = data.len().saturating_add(rest);
-                        let room = room.min(GATHER_BYTES + GATHERED_READ_BYTES);
+                        let room = room.min(*this.enough + GATHERED_READ_BYTES);
                         *this.gathered = BytesMut::with_capacity(room.max(data.len()));
                     }
                     this.gathered.extend_from_slice(&data);
@@ -82,7 +86,7 @@ impl<B: Body<Data = Bytes>> Gather<B> {
                     true
                 }
             };
-            if ended || this.gathered.len() >= GATHER_BYTES {
+            if ended || this.gathered.len() >= *this.enough {
                 *this.at = GatherState::Gathered { ended };
             }
         }
@@ -145,7 +149,7 @@ impl<B: Body<Data = Bytes>> Body for Gather<B> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http_body_util::{BodyExt, StreamBody, channel::Channel};
+    use http_body_util::{BodyExt, Full, StreamBody, channel::Channel};
     use std::convert::Infallible;
 
     type Frames = Vec<Result<Frame<Bytes>, Infallible>>;
@@ -173,6 +177,14 @@ mod tests {
         writer.await.unwrap();
         assert_eq!(frames.len(), 1);
         assert_eq!(frames[0].data_ref().unwrap(), "abcdef");
+    }
+
+    #[tokio::test]
+    async fn a_body_that_announces_a_greater_length_streams_at_once() {
+        let announced = Full::new(Bytes::from(vec![7; GATHER_BYTES + 1]));
+        assert_eq!(Gather::new(announced).enough, 1);
+        let announced = Full::new(Bytes::from(vec![7; GATHER_BYTES]));
+        assert_eq!(Gather::new(announced).enough, GATHER_BYTES);
     }
 
     #[tokio::test]
