@@ -157,8 +157,8 @@ const HOLDING: [Holding; 6] = [
 
 /// A server that accepts connections and does nothing with them, until the process ends.
 fn mute_upstream() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address");
     thread::spawn(move || {
         let mut kept = Vec::new();
         for stream in listener.incoming() {
@@ -174,9 +174,11 @@ impl Holding {
         let before = proxy.resident_memory_bytes();
         let mut clients: Vec<(TcpStream, usize)> = (0..self.clients)
             .map(|_| {
-                let mut stream = connect(proxy.address).unwrap();
-                stream.write_all(self.head.as_bytes()).unwrap();
-                stream.set_nonblocking(true).unwrap();
+                let mut stream = connect(proxy.address).expect("it listens");
+                stream
+                    .write_all(self.head.as_bytes())
+                    .expect("it takes a head");
+                stream.set_nonblocking(true).expect("a socket");
                 (stream, self.body_bytes)
             })
             .collect();
