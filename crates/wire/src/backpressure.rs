@@ -16,10 +16,10 @@ use crate::{Wrapper, passes_through};
 /// queues up to 16 pieces, or 400 KiB, and each piece keeps the whole buffer it was read into. The body needs no waker:
 /// hyper polls it again after each flush (`Dispatcher::poll_loop`). Clones share the state.
 #[derive(Debug, Clone, Default)]
-pub struct Backpressure(Arc<State>);
+pub struct Backpressure(Arc<BackpressureState>);
 
 #[derive(Debug, Default)]
-struct State {
+struct BackpressureState {
     /// Pieces on their way; a large one counts twice.
     on_the_way: AtomicUsize,
     blocked: AtomicBool,
