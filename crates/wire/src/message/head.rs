@@ -7,6 +7,9 @@ use super::{Direction, Malformed};
 /// Limit of a head's fields; a direction may have a lower one.
 pub(super) const MAX_FIELDS: usize = 128;
 
+/// Limit of a request's Content-Length: hyper takes the two numbers above it for marks, and answers 431.
+const MAX_LENGTH: u64 = u64::MAX - 2;
+
 /// How the end of a body is found (RFC 9112 §6.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BodyFraming {
@@ -155,18 +158,21 @@ impl FramingFields {
         is_http_1_0: bool,
     ) -> Result<BodyFraming, Malformed> {
         let is_request = direction == Direction::Requests;
-        let why = match self.has_encoding {
-            true if self.length.is_some() => {
-                Some("both Content-Length and Transfer-Encoding (RFC 9112 section 6.3)")
+        let refused = |why| Err(Malformed::new(why));
+        match self.length {
+            Some(_) if self.has_encoding => {
+                return refused("both Content-Length and Transfer-Encoding (RFC 9112 section 6.3)");
             }
-            true if is_http_1_0 => Some("Transfer-Encoding in HTTP/1.0 (RFC 9112 section 6.1)"),
-            true if is_request && !self.chunked => {
-                Some("a Transfer-Encoding without chunked (RFC 9112 section 6.3)")
+            Some(length) if is_request && length > MAX_LENGTH => {
+                return refused("a Content-Length that hyper cannot represent");
             }
-            true | false => None,
-        };
-        if let Some(why) = why {
-            return Err(Malformed::new(why));
+            _ if self.has_encoding && is_http_1_0 => {
+                return refused("Transfer-Encoding in HTTP/1.0 (RFC 9112 section 6.1)");
+            }
+            _ if self.has_encoding && is_request && !self.chunked => {
+                return refused("a Transfer-Encoding without chunked (RFC 9112 section 6.3)");
+            }
+            _ => {}
         }
         let is_empty = matches!(direction, Direction::Responses { to_head: true })
             || matches!(status, 101 | 204 | 304);
@@ -184,9 +190,7 @@ impl FramingFields {
 fn length(value: &[u8]) -> Option<u64> {
     let digits = str::from_utf8(value.trim_ascii()).ok()?;
     let is_number = digits.bytes().all(|byte| byte.is_ascii_digit());
-    // hyper takes two lengths for marks of its own.
-    let length = is_number.then(|| digits.parse().ok()).flatten();
-    length.filter(|length| *length < u64::MAX - 1)
+    is_number.then(|| digits.parse().ok()).flatten()
 }
 
 /// Whether bytes are a token (RFC 9110 §5.6.2).
