@@ -80,28 +80,24 @@ fn group(leader: u32) -> Vec<(Process, ClockId)> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::process::CommandExt as _;
-    use std::process::Command;
-
-    use rustix::process::{Pid, Signal, kill_process_group};
+    use std::path::Path;
 
     use super::*;
+    use crate::shared::program::RunningProgram;
 
     #[tokio::test]
     async fn time_and_memory_are_those_of_every_process_of_the_group() {
-        let mut command = Command::new("sh");
-        command.args(["-c", "sleep 600 & while :; do :; done"]);
-        let mut child = command.process_group(0).spawn().unwrap();
-        let group = Pid::from_child(&child);
-        let processes = ProxyProcesses::find(child.id(), 2).await.unwrap();
-        assert_eq!(processes.0.len(), 2);
+        let words = ["sh", "-c", "(while :; do :; done) & sleep 600"].map(str::to_owned);
+        // Its process group is killed when it is dropped.
+        let program = RunningProgram::start(&words, Path::new(""), []).unwrap();
+        let processes = ProxyProcesses::find(program.id().unwrap(), 2)
+            .await
+            .unwrap();
         let before = processes.cpu_time().unwrap();
-        while processes.cpu_time().unwrap() < before + Duration::from_millis(2) {
+        // The child of the leader is busy, and not the leader.
+        while processes.cpu_time().unwrap() < before + Duration::from_millis(20) {
             sleep(EVERY).await;
         }
         assert!(processes.peak_memory_bytes().unwrap() > 100 * 1024);
-        kill_process_group(group, Signal::KILL).unwrap();
-        child.wait().unwrap();
-        assert!(processes.cpu_time().is_err());
     }
 }
