@@ -1,7 +1,7 @@
 //! The programs as their user runs them: bad settings, exit codes, the order to stop.
 
-use std::io::{self, BufRead, BufReader, Write};
-use std::net::TcpListener;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Output, Stdio};
 use std::sync::RwLock;
 use std::sync::mpsc::{Sender, channel};
@@ -215,4 +215,48 @@ fn a_closed_standard_output_is_no_error() {
         );
     }
     upstream.stop();
+}
+
+/// A client that waits for an answer, so that the program waits too.
+fn asked(address: SocketAddr) -> TcpStream {
+    let mut client = connect(address).expect("it listens");
+    let request =
+        "POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 22\r\n\r\n";
+    client.write_all(request.as_bytes()).expect("it reads");
+    // The program reads the body.
+    let mut go_on = [0; 25];
+    client.read_exact(&mut go_on).expect("100 Continue");
+    client
+}
+
+#[test]
+fn a_second_signal_ends_a_program_at_once_and_the_abandoned_requests_are_counted() {
+    let slow = || upstream(&[("UPSTREAM_MODE", "drain"), ("UPSTREAM_THINK", "1h")]);
+    let behind = slow();
+    for mut program in [proxy(behind.address, &[]), slow()] {
+        let _clients = [(); 3].map(|()| asked(program.address));
+        program.terminate();
+        program.wait_for("SIGTERM: finishing");
+        program.signal(Signal::INT);
+        let ended = program.wait();
+        assert_eq!(ended.status.code(), Some(1), "{:?}", ended.log);
+        let counts = ["requests", "abandoned"].map(|name| ended.summary(name));
+        assert_eq!(counts, [3, 3], "{:?}", ended.log);
+    }
+}
+
+/// The order came once: the program has ended as it was told to.
+#[test]
+fn requests_that_outlast_the_order_to_stop_by_ten_seconds_are_abandoned() {
+    let slow = || upstream(&[("UPSTREAM_MODE", "drain"), ("UPSTREAM_THINK", "1h")]);
+    let behind = slow();
+    let programs = [proxy(behind.address, &[]), slow()];
+    let _clients = programs.each_ref().map(|program| asked(program.address));
+    programs.iter().for_each(|program| program.terminate());
+    for program in programs {
+        let ended = program.wait();
+        assert_eq!(ended.status.code(), Some(0), "{:?}", ended.log);
+        let counts = ["requests", "abandoned"].map(|name| ended.summary(name));
+        assert_eq!(counts, [1, 1], "{:?}", ended.log);
+    }
 }

@@ -1,9 +1,14 @@
 //! The values that a setting may have: how to read them, and how to name them in an error.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::thread;
 use std::time::Duration;
 
 use bytesize::ByteSize;
+
+/// Largest number of threads that serve connections.
+const MAX_WORKERS: usize = 256;
 
 /// The values that a setting may have. `P` turns a text into a value, or gives `None`.
 #[derive(Debug)]
@@ -128,6 +133,19 @@ pub fn file_mode() -> Allowed<impl Fn(&str) -> Option<u32>> {
 pub fn count(max: usize) -> Allowed<impl Fn(&str) -> Option<usize>> {
     let parse = move |text: &str| text.parse().ok().filter(|count| (1..=max).contains(count));
     Allowed::new(&format!("a number from 1 to {max}"), parse).named("NUMBER")
+}
+
+/// A number of threads; the word is one for each core that the process may use (`sched_getaffinity(2)`, cgroup quota).
+pub fn workers() -> Allowed<impl Fn(&str) -> Option<NonZeroUsize>> {
+    let parse = |text: &str| match text {
+        "cores" => Some(thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)),
+        text => text
+            .parse()
+            .ok()
+            .filter(|count: &NonZeroUsize| count.get() <= MAX_WORKERS),
+    };
+    let text = format!("cores, or a number from 1 to {MAX_WORKERS}");
+    Allowed::new(&text, parse).named("NUMBER")
 }
 
 /// `on` or `off`.

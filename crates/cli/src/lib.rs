@@ -20,7 +20,7 @@ pub use log::{Log, LogFormat, LogOptions, init_log, log_filter, log_format};
 pub use rstlab_witness::grouped;
 pub use runtime::{block_on, exit_code};
 pub use settings::{BadSettings, Settings};
-pub use signals::stop_on_signals;
+pub use signals::{ended_in_peace, stop_on_signals, stop_order_on_signals};
 pub use table::{Setting, list, markdown, with_settings};
 pub use witness::{MAX_RECORDS, WitnessOptions, evidence, witness_level};
 

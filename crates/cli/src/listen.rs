@@ -4,10 +4,8 @@ use std::io;
 use std::net::SocketAddr;
 
 use anyhow::Context as _;
+use rstlab_wire::workers::BACKLOG;
 use tokio::net::{TcpListener, TcpSocket, lookup_host};
-
-/// Connections that the kernel holds until they are accepted (it caps this at `net.core.somaxconn`).
-const BACKLOG: u32 = 4096;
 
 /// Listens on `address`, a `host:port`; the error names `setting`. Accepted connections have a send buffer of `sndbuf`
 /// bytes, if the kernel allows that size.
@@ -27,7 +25,7 @@ pub async fn listen(
         let socket = with_send_buffer(address, sndbuf)?;
         socket.set_reuseaddr(true)?;
         socket.bind(address)?;
-        socket.listen(BACKLOG)
+        socket.listen(BACKLOG.into())
     };
     listener
         .await

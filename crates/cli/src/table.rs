@@ -208,7 +208,8 @@ pub fn with_settings(command: Command, settings: &[Setting]) -> Command {
         )
     });
     let after = "Times have a unit: 500us, 10ms, 2s. Bytes may have one: 614400, 64KiB, 10GB.\n\
-                 Exit codes: 0 stopped by SIGTERM or SIGINT, 1 cannot listen, or no such witness, 2 bad settings.";
+                 Exit codes: 0 stopped by SIGTERM or SIGINT, 1 cannot listen, no such witness, or a \
+                 second signal, 2 bad settings.";
     command
         .args(settings.iter().map(Setting::arg))
         .subcommand(

@@ -12,11 +12,10 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use rstlab_cli::Live;
-use rstlab_wire::{ClientSlot, MAX_HEAD_BYTES, Stall, Tape, chain, close, queues};
+use rstlab_wire::{ClientSlot, MAX_HEAD_BYTES, Stall, StopOrder, Tape, chain, close, queues};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout};
-use tokio_util::sync::CancellationToken;
 use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 
@@ -47,24 +46,37 @@ const FIRST_REQUEST: Duration = Duration::from_millis(500);
 
 /// Serves one client until it leaves, the last response is out, or a limit is reached; then ends in stages.
 pub(crate) async fn connection(
+    stream: TcpStream,
+    peer: SocketAddr,
+    slot: Arc<ClientSlot>,
+    config: Live<ProxyConfig>,
+    shared: Arc<Shared>,
+    stop: StopOrder,
+) {
+    let abandon = stop.abandon.clone();
+    let served = wait_and_serve(stream, peer, slot, config, shared, stop);
+    // The drop tells each exchange.
+    abandon.run_until_cancelled(served).await;
+}
+
+async fn wait_and_serve(
     mut stream: TcpStream,
     peer: SocketAddr,
     slot: Arc<ClientSlot>,
     config: Live<ProxyConfig>,
     shared: Arc<Shared>,
-    stop: CancellationToken,
+    stop: StopOrder,
 ) {
-    // Fails only on a connection that is gone; the next read tells.
-    let _ = stream.set_nodelay(true);
     let head_limit = config.now().client_head_timeout;
-    match first_head(&stream, head_limit, &slot, &stop).await {
+    match first_head(&stream, head_limit, &slot, &stop.finish).await {
         // Boxed: a client that has not sent its head does not need the room yet.
         FirstHead::Came(head) => {
             Box::pin(serve(stream, head, peer, slot, config, shared, stop)).await;
         }
         FirstHead::TooSlow => {
             too_slow(&mut stream, peer, &config, &shared).await;
-            close::close(stream, close::Policy::Linger(LINGER), &mut Tape::default()).await;
+            let linger = close::Policy::Linger(LINGER);
+            close::close(stream, linger, &mut Tape::default(), &stop.abandon).await;
         }
         FirstHead::OrderedToClose => dismissed(peer),
     }
@@ -83,7 +95,7 @@ async fn serve(
     slot: Arc<ClientSlot>,
     config: Live<ProxyConfig>,
     shared: Arc<Shared>,
-    stop: CancellationToken,
+    stop: StopOrder,
 ) {
     let signals = Arc::new(ClientSignals::new(peer));
     let head_limit = config.now().client_head_timeout;
@@ -97,8 +109,8 @@ async fn serve(
             }
         })
         .map_response({
-            let signals = Arc::clone(&signals);
-            move |response| last_response(&signals, response)
+            let stop = stop.finish.clone();
+            move |response| last_response(stop.is_cancelled(), response)
         })
         .service_fn({
             let (config, shared) = (config.clone(), Arc::clone(&shared));
@@ -166,9 +178,8 @@ async fn serve(
                     slot.stays();
                     ordered_to_close.set(slot.ordered_to_close());
                 }
-                () = stop.cancelled(), if !stopping => {
+                () = stop.finish.cancelled(), if !stopping => {
                     stopping = true;
-                    signals.stop();
                     if signals.requests() == 0 {
                         first_request_until = Some(Instant::now() + FIRST_REQUEST);
                     } else {
@@ -214,13 +225,19 @@ async fn serve(
     if signals.ends_with_reset() {
         close::abort_when_sent(stream, LINGER.time).await;
     } else {
-        close::close(stream, close::Policy::Linger(LINGER), &mut Tape::default()).await;
+        close::close(
+            stream,
+            close::Policy::Linger(LINGER),
+            &mut Tape::default(),
+            &stop.abandon,
+        )
+        .await;
     }
 }
 
 /// Tells the client if a response is the connection's last.
-fn last_response<B>(signals: &ClientSignals, mut response: Response<B>) -> Response<B> {
-    if signals.is_stopping() {
+fn last_response<B>(stopping: bool, mut response: Response<B>) -> Response<B> {
+    if stopping {
         response
             .headers_mut()
             .insert(CONNECTION, HeaderValue::from_static("close"));

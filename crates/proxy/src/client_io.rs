@@ -22,7 +22,6 @@ pub(crate) struct ClientSignals {
     /// The client's address.
     pub(crate) peer: SocketAddr,
     requests: AtomicU64,
-    stopping: AtomicBool,
     end_with_reset: AtomicBool,
     left: AtomicBool,
     unflushed: AtomicBool,
@@ -38,7 +37,6 @@ impl ClientSignals {
         Self {
             peer,
             requests: AtomicU64::new(0),
-            stopping: AtomicBool::new(false),
             end_with_reset: AtomicBool::new(false),
             left: AtomicBool::new(false),
             unflushed: AtomicBool::new(false),
@@ -56,16 +54,6 @@ impl ClientSignals {
     /// How many requests came.
     pub(crate) fn requests(&self) -> u64 {
         self.requests.load(Ordering::Relaxed)
-    }
-
-    /// From now on each response is the connection's last.
-    pub(crate) fn stop(&self) {
-        self.stopping.store(true, Ordering::Relaxed);
-    }
-
-    /// Whether the next response is to be the last.
-    pub(crate) fn is_stopping(&self) -> bool {
-        self.stopping.load(Ordering::Relaxed)
     }
 
     /// The connection must end with a RST: after a FIN the client would take a cut response for a whole one.

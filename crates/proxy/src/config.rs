@@ -1,13 +1,14 @@
 //! The settings of rstlab-proxy.
 
 use std::fmt;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Command;
 use rstlab_cli::allowed::{
     byte_limit, choice, count, directory, file_mode, host_port, on_off, socket_buffer, time,
-    time_limit,
+    time_limit, workers,
 };
 use rstlab_cli::{
     LogFormat, LogOptions, MAX_RECORDS, WitnessOptions, evidence, log_filter, log_format,
@@ -25,6 +26,10 @@ rstlab_cli::settings! {
         /// The server to forward to, host:port; a name is resolved at each connect
         upstream: String = "127.0.0.1:8000", host_port(), fixed;
 
+        /// Threads that serve clients, each with an event loop, a listening socket and kept connections of its own.
+        /// cores: one for each core
+        workers: NonZeroUsize = "cores", workers(), fixed;
+
         /// split: head and body in two writev(2) calls. joined: one writev(2) that carries the head and the first
         /// body bytes, all of them if they fit in 64 KiB
         writes: Writes = "split", choice(&Writes::WORDS), live;
@@ -39,7 +44,7 @@ rstlab_cli::settings! {
         /// lie in the queue. give-up: answer 502 at once, as nginx does
         on_write_error: OnWriteError = "read-on", choice(&ON_WRITE_ERROR), live;
 
-        /// on: keep up to 32 upstream connections that are idle, 60 s each, for the next requests. A request that
+        /// on: each worker keeps up to 32 upstream connections that are idle, 60 s each, for its next requests. A request that
         /// fails on one is answered with 502, never sent again. off: a fresh connection for each request
         upstream_keepalive: bool = "off", on_off(), fixed;
 

@@ -9,6 +9,7 @@ use rstlab_wire::{Call, Failure, Phase, Seen, Slot, monotonic_now, nanos};
 use rstlab_witness::{
     Cause, ClientSide, Connection, Ended, KERNEL_SPEAKS, Outcome, ProxyEnd, Teller, Verdict, Watch,
 };
+use tokio::net::TcpStream;
 
 use crate::config::ProxyConfig;
 use crate::trouble::Trouble;
@@ -25,8 +26,10 @@ pub(crate) struct Exchange {
     reused: bool,
     /// Watched since before the connection was made, or taken.
     pub(crate) watch: Watch,
-    /// The two ends, once there is a connection.
-    pub(crate) connection: Option<Connection>,
+    /// The upstream's address, once there is a connection.
+    pub(crate) server: Option<SocketAddr>,
+    /// The two ends, if there is something to explain.
+    connection: Option<Connection>,
     /// The connection's descriptor. It is free when the connection is closed and the exchange's end is told.
     pub(crate) slot: Option<Slot>,
 }
@@ -44,6 +47,8 @@ pub(crate) enum Came {
     Refused(Trouble),
     /// The client left: no response was lost.
     ClientLeft,
+    /// The proxy ended before that.
+    Abandoned,
 }
 
 /// The part of a response that the client was handed.
@@ -81,6 +86,7 @@ impl Exchange {
             upstream: config.upstream.clone(),
             reused,
             watch,
+            server: None,
             connection: None,
             slot: None,
         }
@@ -91,6 +97,12 @@ impl Exchange {
         self.request
             .as_ref()
             .is_some_and(|request| request.starts_with("HEAD "))
+    }
+
+    /// Asks the socket for its own address, which a RST does not take away. The peer's it would (`inet_getname`).
+    pub(crate) fn locate(&mut self, stream: &TcpStream) {
+        let ends = self.server.zip(stream.local_addr().ok());
+        self.connection = ends.map(|(server, client)| Connection { server, client });
     }
 
     /// The client's part in the exchange was over at `at`.
@@ -160,13 +172,32 @@ impl Came {
             Came::Nothing(_) => Outcome::NoResponse,
             Came::ClientLeft => Outcome::ClientLeft,
             Came::Refused(_) => Outcome::Refused,
+            Came::Abandoned => Outcome::Abandoned,
         }
     }
 }
 
 impl Finished {
-    /// The end, its watch, and, if there is something to explain, how long to wait for evidence.
-    pub(crate) fn into_ended(self) -> (Ended, Watch, Option<Duration>) {
+    fn trouble(&self) -> Option<Trouble> {
+        match self.handed.came {
+            Came::Whole | Came::ClientLeft | Came::Abandoned => None,
+            Came::Cut(trouble) | Came::Nothing(trouble) | Came::Refused(trouble) => Some(trouble),
+        }
+    }
+
+    /// How long to wait for evidence, if there is something to explain.
+    pub(crate) fn patience(&self) -> Option<Duration> {
+        match (self.seen.reset(), self.trouble()) {
+            (Some(_), _) => Some(KERNEL_SPEAKS),
+            // A FIN came too early.
+            (None, Some(Trouble::Closed)) => Some(Duration::ZERO),
+            (None, _) => None,
+        }
+    }
+
+    /// The end, and its watch.
+    pub(crate) fn into_ended(self) -> (Ended, Watch) {
+        let trouble = self.trouble();
         let Self {
             exchange,
             seen,
@@ -174,16 +205,6 @@ impl Finished {
             at,
         } = self;
         let reset = seen.reset();
-        let trouble = match handed.came {
-            Came::Whole | Came::ClientLeft => None,
-            Came::Cut(trouble) | Came::Nothing(trouble) | Came::Refused(trouble) => Some(trouble),
-        };
-        let patience = match (reset, trouble) {
-            (Some(_), _) => Some(KERNEL_SPEAKS),
-            // A FIN came too early.
-            (None, Some(Trouble::Closed)) => Some(Duration::ZERO),
-            (None, _) => None,
-        };
         let side = ClientSide {
             reset,
             written_bytes: seen.written_bytes(),
@@ -211,7 +232,7 @@ impl Finished {
                     Came::Nothing(trouble) | Came::Refused(trouble) => {
                         Some(trouble.status().as_u16())
                     }
-                    Came::Whole | Came::Cut(_) | Came::ClientLeft => None,
+                    Came::Whole | Came::Cut(_) | Came::ClientLeft | Came::Abandoned => None,
                 },
                 body_bytes: handed.body_bytes,
                 expected_bytes: handed.expected_bytes,
@@ -221,7 +242,7 @@ impl Finished {
             verdict: None,
             record: None,
         };
-        (ended, exchange.watch, patience)
+        (ended, exchange.watch)
     }
 }
 
@@ -276,13 +297,15 @@ pub(crate) mod tests {
             None,
             false,
         );
+        end(Came::Abandoned, 0, None, false);
         let expected = Summary {
-            requests: 6,
+            requests: 7,
             whole: 1,
             truncated: 2,
             no_response: 1,
             left: 1,
             refused: 1,
+            abandoned: 1,
             resets: 2,
             harmless: 1,
             lost_bytes: 900,

@@ -83,8 +83,8 @@ where
         return closing(text_response(status, why));
     }
 
-    // hyper drops this future if the connection to the client fails meanwhile: then the exchange has ended too.
-    let client_left = |exchange| end(exchange, Came::ClientLeft, None);
+    // This future is dropped if the connection to the client fails meanwhile: then the exchange has ended too.
+    let dropped = |exchange| end(exchange, shared.gone(), None);
     let request_end = RequestEnd::default();
     let has_body = !body.is_end_stream();
     let body = Limited::new(body, limit);
@@ -95,7 +95,7 @@ where
         Arc::clone(&signals),
     );
     if config.writes == Writes::Joined && has_body {
-        let gathering = scopeguard::guard((), |()| client_left(begin(&head, false)));
+        let gathering = scopeguard::guard((), |()| dropped(begin(&head, false)));
         let gathered = body.gathered().await;
         ScopeGuard::into_inner(gathering);
         if let Err(error) = gathered {
@@ -106,7 +106,7 @@ where
     }
 
     let kept = shared.take_kept();
-    let mut exchange = scopeguard::guard(begin(&head, kept.is_some()), client_left);
+    let mut exchange = scopeguard::guard(begin(&head, kept.is_some()), dropped);
     let connected = match kept {
         Some((stream, slot, ends)) => {
             exchange.slot = slot;
@@ -121,7 +121,7 @@ where
         },
     };
     let mut exchange = ScopeGuard::into_inner(exchange);
-    let (stream, connection) = match connected {
+    let (stream, server) = match connected {
         Ok(connected) => connected,
         Err(error) => {
             let trouble = match error.kind() {
@@ -133,7 +133,7 @@ where
             return answer(trouble);
         }
     };
-    exchange.connection = connection;
+    exchange.server = Some(server);
     let (driver, handed) = oneshot::channel();
     let response = upstream::send(
         Request::from_parts(head, body),
@@ -248,8 +248,10 @@ mod tests {
     use http_body::Frame;
     use http_body_util::StreamBody;
     use rstlab_wire::{Slots, close};
-    use rstlab_witness::{Dispatch, Summary, Takers, Witness};
-    use tokio::net::{TcpListener, TcpStream};
+    use rstlab_witness::{Connection, Dispatch, Summary, Takers, Witness};
+    use tokio::net::TcpListener;
+    use tokio::sync::Semaphore;
+    use tokio_util::sync::CancellationToken;
     use tokio_util::task::TaskTracker;
 
     use crate::exchange::tests::finished;
@@ -257,9 +259,15 @@ mod tests {
 
     fn shared(takers: &Takers) -> Arc<Shared> {
         let dispatch = Dispatch::new(Witness::default(), takers.clone());
-        let pool = Some(Pool::default());
-        let slots = Slots::new(2, 1);
-        Arc::new(Shared::new(dispatch, TaskTracker::new(), slots, 1, pool))
+        Arc::new(Shared {
+            dispatch,
+            tasks: TaskTracker::new(),
+            slots: Slots::new(2, 1),
+            watchers: Semaphore::new(1),
+            pool: Some(Pool::default()),
+            numbers: Arc::default(),
+            abandon: CancellationToken::new(),
+        })
     }
 
     /// hyper drops the exchange while its body is gathered, or while the proxy connects.
@@ -298,16 +306,15 @@ mod tests {
             ..ProxyConfig::default()
         };
         let tape = &mut rstlab_wire::Tape::default();
-        let (stream, ends) = upstream::connect(&config, tape).await.unwrap();
-        assert!(ends.is_some());
-        let shared = shared(&Takers::default());
-        let mut finished = finished();
-        finished.exchange.connection = ends;
-        shared.keep(shared.pool.as_ref().unwrap(), stream, finished);
-        let (server, _): (TcpStream, _) = listener.accept().await.unwrap();
-        let (stream, _, kept) = shared.take_kept().unwrap();
-        close::abort(server);
+        let (stream, server) = upstream::connect(&config, tape).await.unwrap();
+        let client = stream.local_addr().unwrap();
+        close::abort(listener.accept().await.unwrap().0);
+        stream.readable().await.unwrap();
         assert!(stream.peer_addr().is_err());
-        assert_eq!(kept, ends);
+        let mut finished = finished();
+        finished.exchange.server = Some(server);
+        finished.exchange.locate(&stream);
+        let ends = finished.into_ended().0.connection;
+        assert_eq!(ends, Some(Connection { server, client }));
     }
 }

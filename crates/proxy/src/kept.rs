@@ -1,19 +1,20 @@
 //! Gives upstream connections to the pool, and ends those that leave the pool without a request.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use rstlab_wire::{Call, Slot};
-use rstlab_witness::Connection;
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 use crate::exchange::Finished;
 use crate::pool::{Idle, Left, Pool};
-use crate::upstream::{self, Shared};
+use crate::upstream::Shared;
 
 impl Shared {
     /// Keeps the connection of an exchange that has ended well, for the next request; a closed pool closes it.
-    pub(crate) fn keep(&self, pool: &Pool, stream: TcpStream, finished: Finished) {
+    pub(crate) fn keep(&self, pool: &Pool, stream: TcpStream, mut finished: Finished) {
+        finished.exchange.locate(&stream);
         let request = finished.exchange.number;
         let surplus = pool.put(stream, finished);
         tracing::debug!(request, "upstream connection kept");
@@ -22,19 +23,17 @@ impl Shared {
         }
     }
 
-    /// A kept connection with its slot and its two ends, if there is a usable one. That ends the connection's last
+    /// A kept connection with its slot and its other end, if there is a usable one. That ends the connection's last
     /// exchange: nothing happened to the connection while it was idle.
-    pub(crate) fn take_kept(
-        self: &Arc<Self>,
-    ) -> Option<(TcpStream, Option<Slot>, Option<Connection>)> {
+    pub(crate) fn take_kept(self: &Arc<Self>) -> Option<(TcpStream, Option<Slot>, SocketAddr)> {
         let pool = self.pool.as_ref()?;
         loop {
             match pool.take()? {
                 Ok(mut idle) => {
                     let exchange = &mut idle.finished.exchange;
-                    let (slot, ends) = (exchange.slot.take(), exchange.connection);
+                    let (slot, server) = (exchange.slot.take(), exchange.server);
                     self.end(idle.finished);
-                    return Some((idle.stream, slot, ends));
+                    return Some((idle.stream, slot, server?));
                 }
                 Err(left) => self.give_up(left),
             }
@@ -71,7 +70,7 @@ impl Shared {
             "kept upstream connection given up: FIN or bytes came"
         );
         if let Ok(_slot) = self.watchers.try_acquire() {
-            idle.finished.seen = upstream::watch(idle.stream, idle.finished.seen).await;
+            idle.finished.watch(idle.stream, &self.abandon).await;
         }
         self.end(idle.finished);
     }

@@ -44,6 +44,7 @@ fn what(ended: &Ended, end: &ProxyEnd) -> Option<String> {
     }
     match ended.outcome {
         Outcome::Whole | Outcome::Sent | Outcome::ClientLeft | Outcome::Refused => None,
+        Outcome::Abandoned => Some("abandoned: the proxy ends".to_owned()),
         // A response is missing without any reset.
         Outcome::Truncated | Outcome::NoResponse => {
             let trouble = end.trouble.as_deref().unwrap_or_default();

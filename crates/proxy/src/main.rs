@@ -2,7 +2,9 @@
 
 use std::process::ExitCode;
 
-use rstlab_cli::{block_on, check_health, exit_code, init_log, listen, stop_on_signals};
+use rstlab_cli::{
+    block_on, check_health, ended_in_peace, exit_code, init_log, listen, stop_order_on_signals,
+};
 use rstlab_proxy::{ProxyConfig, run};
 
 /// Buffers come and go with each request and cross threads, which costs much CPU time with the C library's allocator
@@ -22,7 +24,7 @@ fn main() -> ExitCode {
 }
 
 async fn serve(config: ProxyConfig) -> anyhow::Result<()> {
-    let stop = stop_on_signals()?;
+    let stop = stop_order_on_signals()?;
     let listener = listen("PROXY_LISTEN", &config.listen, None).await?;
     let (witness, takers) = config.witness_options().open(config.upstream_port())?;
     tracing::info!(
@@ -32,11 +34,19 @@ async fn serve(config: ProxyConfig) -> anyhow::Result<()> {
         gap = ?config.gap(),
         witness = %witness.level(),
         not_more = witness.why_not_more(),
+        workers = config.workers,
         upstream_keepalive = config.upstream_keepalive.then(|| tracing::field::display("on")),
         "listening"
     );
-    let served = run(listener, config.into(), takers, witness.clone(), stop).await;
+    let served = run(
+        listener,
+        config.into(),
+        takers,
+        witness.clone(),
+        stop.clone(),
+    )
+    .await;
     witness.close().await;
     served?;
-    Ok(())
+    ended_in_peace(&stop)
 }

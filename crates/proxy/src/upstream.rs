@@ -1,6 +1,7 @@
 //! An upstream connection: makes it, drives it to the end of its exchange, and then watches or keeps it.
 
 use std::io;
+use std::mem;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,12 +17,14 @@ use rstlab_wire::{
     Call, Flushes, Guarded, ReadOn, Seen, Sensor, Slots, SplitWrites, Stall, SysCall, Tape,
     monotonic_now,
 };
-use rstlab_witness::{Connection, Dispatch};
+use rstlab_witness::Dispatch;
+use rustix::io::Errno;
 use socket2::SockRef;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::{ProxyConfig, Writes};
@@ -43,7 +46,7 @@ const WATCH: Duration = Duration::from_secs(1);
 /// shrinks with the response, costs 1.7 times as much.
 const READ_BUFFER_BYTES: usize = 65_483;
 
-/// The parts that all connections of a proxy share.
+/// The parts that all connections of a worker share.
 #[derive(Debug)]
 pub(crate) struct Shared {
     /// Explains ends and hands them to the takers.
@@ -54,30 +57,25 @@ pub(crate) struct Shared {
     pub(crate) watchers: Semaphore,
     /// Only if upstream connections are kept.
     pub(crate) pool: Option<Pool>,
-    requests: AtomicU64,
+    /// The number of requests, of all workers.
+    pub(crate) numbers: Arc<AtomicU64>,
+    /// The order to give up what still runs.
+    pub(crate) abandon: CancellationToken,
 }
 
 impl Shared {
-    pub(crate) fn new(
-        dispatch: Dispatch,
-        tasks: TaskTracker,
-        slots: Slots,
-        watchers: usize,
-        pool: Option<Pool>,
-    ) -> Self {
-        Self {
-            dispatch,
-            tasks,
-            slots,
-            watchers: Semaphore::new(watchers),
-            pool,
-            requests: AtomicU64::new(0),
-        }
-    }
-
     /// The number of the next request, from 1.
     pub(crate) fn next_number(&self) -> u64 {
-        self.requests.fetch_add(1, Ordering::Relaxed) + 1
+        self.numbers.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// How a response came whose client's connection is gone: the client has left, or the proxy ends.
+    pub(crate) fn gone(&self) -> Came {
+        if self.abandon.is_cancelled() {
+            Came::Abandoned
+        } else {
+            Came::ClientLeft
+        }
     }
 
     /// Hands on that the proxy answered a request whose head it could not read, and why.
@@ -95,8 +93,9 @@ impl Shared {
 
     /// Hands on how an exchange ended. If there is something to explain, a task does that, so that no request waits.
     pub(crate) fn end(&self, finished: Finished) {
-        let (ended, watch, patience) = finished.into_ended();
         let explains_all = self.dispatch.explains_all();
+        let patience = finished.patience();
+        let (ended, watch) = finished.into_ended();
         match patience.or(explains_all.then_some(Duration::ZERO)) {
             None => self.dispatch.end(ended),
             Some(patience) => {
@@ -112,32 +111,23 @@ impl Shared {
 
 type Io = TokioIo<Flushes<Guarded<SplitWrites<ReadOn<Stall<Sensor<TcpStream>>>>>>>;
 
-/// Connects to the upstream, trying every address of its name; returns the two ends too.
+/// Connects to the upstream, trying every address of its name; returns the address too.
 ///
 /// # Errors
 /// Refused, unreachable, unresolvable, or [`io::ErrorKind::TimedOut`].
 pub(crate) async fn connect(
     config: &ProxyConfig,
     tape: &mut Tape,
-) -> io::Result<(TcpStream, Option<Connection>)> {
+) -> io::Result<(TcpStream, SocketAddr)> {
     let began = tape.begin();
-    let stream = timeout(config.connect_timeout, connect::connect(config))
+    let (stream, server) = timeout(config.connect_timeout, connect::connect(config))
         .await
-        .map_err(|_| rustix::io::Errno::TIMEDOUT)??;
+        .map_err(|_| Errno::TIMEDOUT)??;
     tape.note(began, SysCall::Connect, Ok(0));
     let began = tape.begin();
     stream.set_nodelay(true)?;
     tape.note(began, SysCall::Nodelay, Ok(0));
-    // If a RST has come already, the kernel does not tell the peer's address any more (`inet_getname`).
-    let server = stream
-        .peer_addr()
-        .ok()
-        .or_else(|| config.upstream.parse().ok());
-    let ends = server.zip(stream.local_addr().ok());
-    Ok((
-        stream,
-        ends.map(|(server, client)| Connection { server, client }),
-    ))
+    Ok((stream, server))
 }
 
 /// Sends a request on a connection, and starts a task that drives the connection to its end.
@@ -166,7 +156,7 @@ where
         body.signals.requests_out.clone(),
         body.signals.responses.clone(),
     );
-    let tape = std::mem::take(&mut exchange.watch.tape);
+    let tape = mem::take(&mut exchange.watch.tape);
     let io = Sensor::new(stream, Seen::new(tape, request_end.clone()));
     let io =
         Stall::sending(io, Some(config.send_timeout)).reading(config.read_timeout, request_end);
@@ -219,6 +209,9 @@ where
         body_bytes: 0,
         expected_bytes: None,
     });
+    if handed.came == Came::ClientLeft {
+        handed.came = shared.gone();
+    }
     // The response was cut because the request could not be finished.
     if let (Came::Cut(_), Some(Err(error))) = (handed.came, &ended)
         && matches!(Trouble::of(error), Trouble::Client(_) | Trouble::ClientLeft)
@@ -227,7 +220,9 @@ where
     }
     let slot = match handed.came {
         Came::Whole => shared.watchers.try_acquire().ok(),
-        Came::Cut(_) | Came::Nothing(_) | Came::Refused(_) | Came::ClientLeft => None,
+        Came::Cut(_) | Came::Nothing(_) | Came::Refused(_) | Came::ClientLeft | Came::Abandoned => {
+            None
+        }
     };
     let at = monotonic_now();
     // A server that answers HEAD with a body, against RFC 9110 §9.3.2, may send the body later than the head: as the
@@ -254,8 +249,12 @@ where
         shared.keep(pool, stream, finished);
         return None;
     }
-    if slot.is_some() {
-        finished.seen = watch(stream, finished.seen).await;
+    let stream = match slot {
+        Some(_) => finished.watch(stream, &shared.abandon).await,
+        None => stream,
+    };
+    if finished.patience().is_some() || shared.dispatch.explains_all() {
+        finished.exchange.locate(&stream);
     }
     Some(finished)
 }
@@ -281,21 +280,29 @@ where
     timeout(WATCH, ready).await.unwrap_or(false)
 }
 
-/// Waits for the connection's end after a whole response, a FIN or a RST, for [`WATCH`] at most. Returns what was seen.
-pub(crate) async fn watch(stream: TcpStream, seen: Seen) -> Seen {
-    let mut watched = Sensor::new(stream, seen);
-    // Small, because it lies in the task of each connection: 4 KiB cost 3 % of the CPU time of a small response.
-    let mut rest = [0; 512];
-    let end = async { while matches!(watched.read(&mut rest).await, Ok(1..)) {} };
-    let has_ended = timeout(WATCH, end).await.is_ok();
-    let (stream, mut seen) = watched.into_parts();
-    if has_ended && seen.failure().is_none() {
-        // A read tells of the FIN alone; a RST that came behind the FIN waits in the socket as an error.
-        let began = seen.tape.begin();
-        if let Ok(Some(error)) = SockRef::from(&stream).take_error() {
-            seen.tape.note(began, SysCall::SoError, Err(&error));
-            seen.failed(Call::SoError, &error);
+impl Finished {
+    /// Waits for the connection's end after a whole response, a FIN or a RST, for [`WATCH`] at most, and until `abandon` is
+    /// cancelled.
+    pub(crate) async fn watch(
+        &mut self,
+        stream: TcpStream,
+        abandon: &CancellationToken,
+    ) -> TcpStream {
+        let mut watched = Sensor::new(stream, mem::take(&mut self.seen));
+        // Small, because it lies in the task of each connection: 4 KiB cost 3 % of the CPU time of a small response.
+        let mut rest = [0; 512];
+        let end = async { while matches!(watched.read(&mut rest).await, Ok(1..)) {} };
+        let in_time = abandon.run_until_cancelled(timeout(WATCH, end)).await;
+        let (stream, mut seen) = watched.into_parts();
+        if matches!(in_time, Some(Ok(()))) && seen.failure().is_none() {
+            // A read tells of the FIN alone; a RST that came behind the FIN waits in the socket as an error.
+            let began = seen.tape.begin();
+            if let Ok(Some(error)) = SockRef::from(&stream).take_error() {
+                seen.tape.note(began, SysCall::SoError, Err(&error));
+                seen.failed(Call::SoError, &error);
+            }
         }
+        self.seen = seen;
+        stream
     }
-    seen
 }

@@ -12,7 +12,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use rstlab_wire::Tape;
+use rstlab_wire::{StopOrder, Tape};
 use rstlab_witness::AnswerKind;
 use rustix::process::{
     Pid, Signal, getpid, getppid, kill_process, set_parent_process_death_signal,
@@ -47,7 +47,7 @@ pub(crate) async fn supervise(
     stream: TcpStream,
     program: &Path,
     config: &UpstreamConfig,
-    stop: CancellationToken,
+    stop: StopOrder,
 ) -> io::Result<ConnectionEnd> {
     // The semaphore is never closed.
     let _slot = CHILDREN.acquire().await.ok();
@@ -58,7 +58,7 @@ pub(crate) async fn supervise(
     let ready = lines.next_line().await?.as_deref() == Some(READY);
     let report = tokio::select! {
         line = lines.next_line() => line?,
-        () = stop.cancelled() => {
+        () = stop.finish.cancelled() => {
             // The child has not been waited for: the number is still its own.
             if let (true, Some(pid)) = (ready, pid) {
                 kill_process(pid, Signal::TERM)?;
@@ -115,6 +115,7 @@ pub async fn answer(config: UpstreamConfig, parent: i32) -> io::Result<()> {
     let stream = take_stdin()?;
     say(READY)?;
     let tape = Tape::default();
+    let stop = StopOrder::from(stop);
     let mut answered = exchange(stream, Arc::new(config), stop.clone(), tape).await;
     if answered.answer().map(|answer| answer.kind) != Some(AnswerKind::Response) {
         let (end, ..) = answered.close(stop).await;

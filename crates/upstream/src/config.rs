@@ -1,5 +1,6 @@
 //! The settings of rstlab-upstream.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use clap::{Arg, ArgMatches, Command, value_parser};
 use http::StatusCode;
 use rstlab_cli::allowed::{
     self, Allowed, bytes, count, directory, file_mode, host_port, on_off, socket_buffer, time,
-    time_limit,
+    time_limit, workers,
 };
 use rstlab_cli::{
     LogFormat, LogOptions, MAX_RECORDS, WitnessOptions, evidence, log_filter, log_format,
@@ -28,6 +29,10 @@ rstlab_cli::settings! {
     pub struct UpstreamConfig for "UPSTREAM" {
         /// Address to listen on, host:port; port 0 takes a free one (the log says which).
         listen: String = "127.0.0.1:8000", host_port(), fixed;
+
+        /// Threads that serve connections, each with an event loop and a listening socket of its own. cores: one for
+        /// each core.
+        workers: NonZeroUsize = "cores", workers(), fixed;
 
         /// What to do with a request's body, and how to close after the response.
         mode: Mode = "lazy", mode(), live;

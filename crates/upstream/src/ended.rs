@@ -3,12 +3,11 @@
 use std::time::Duration;
 
 use rstlab_wire::close::Peer;
-use rstlab_wire::{Failure, Phase, Tape, monotonic_now};
+use rstlab_wire::{Failure, Phase, StopOrder, Tape, monotonic_now};
 use rstlab_witness::{
     AnswerKind, Connection, Dispatch, Ended, KERNEL_SPEAKS, Outcome, ServerSide, Teller,
     UpstreamEnd, Watch,
 };
-use tokio_util::sync::CancellationToken;
 
 use crate::exchange::ConnectionEnd;
 use crate::mode::{CloseKind, Mode};
@@ -37,7 +36,7 @@ impl Accepted {
         failed: Option<Failure>,
         tape: Tape,
         dispatch: &Dispatch,
-        stop: &CancellationToken,
+        stop: &StopOrder,
     ) {
         let kind = end.answer.map(|answer| answer.kind);
         let is_response = kind == Some(AnswerKind::Response);
@@ -62,6 +61,7 @@ impl Accepted {
             },
             failed,
             outcome: match kind {
+                _ if end.abandoned => Outcome::Abandoned,
                 None if self.child_failed => Outcome::NoResponse,
                 None => Outcome::ClientLeft,
                 Some(_) if side.response_whole => Outcome::Sent,
@@ -96,7 +96,7 @@ fn patience(
     side: &ServerSide,
     request_whole: bool,
     dispatch: &Dispatch,
-    stop: &CancellationToken,
+    stop: &StopOrder,
 ) -> Option<Duration> {
     // The close sends a RST at once (`tcp_close`), or a RST has come.
     let is_reset =
@@ -108,7 +108,7 @@ fn patience(
         Duration::ZERO
     } else if is_reset {
         KERNEL_SPEAKS
-    } else if !request_whole && !stop.is_cancelled() {
+    } else if !request_whole && !stop.finish.is_cancelled() {
         BODY_COMES
     } else {
         Duration::ZERO

@@ -9,14 +9,14 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use rstlab_wire::close::{self, Bounds, Closed, Peer, Policy};
 use rstlab_wire::{
-    Failure, HeadGate, MAX_HEAD_BYTES, Reads, RequestEnd, Seen, Sensor, Stall, SysCall, Tape, chain,
+    Failure, HeadGate, MAX_HEAD_BYTES, Reads, RequestEnd, Seen, Sensor, Stall, StopOrder, SysCall,
+    Tape, chain,
 };
 use rstlab_witness::AnswerKind;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
-use tokio_util::sync::CancellationToken;
 
 use crate::app::{self, Answer};
 use crate::config::UpstreamConfig;
@@ -53,6 +53,8 @@ pub struct ConnectionEnd {
     pub request_whole: bool,
     /// The whole response was sent, as it was announced.
     pub response_whole: bool,
+    /// The server ended before the response was out.
+    pub abandoned: bool,
     /// The queues and the peer at the close.
     pub closed: Closed,
 }
@@ -64,7 +66,7 @@ pub struct ConnectionEnd {
 pub async fn connection(
     stream: TcpStream,
     config: Arc<UpstreamConfig>,
-    stop: CancellationToken,
+    stop: StopOrder,
     tape: Tape,
 ) -> (ConnectionEnd, Option<Failure>, Tape) {
     let answered = exchange(stream, config, stop.clone(), tape).await;
@@ -94,19 +96,16 @@ impl Answered {
     }
 
     /// Closes the connection; a wait for the next request on it ends at `stop`.
-    pub(crate) async fn close(
-        mut self,
-        stop: CancellationToken,
-    ) -> (ConnectionEnd, Option<Failure>, Tape) {
+    pub(crate) async fn close(mut self, stop: StopOrder) -> (ConnectionEnd, Option<Failure>, Tape) {
         let tape = &mut self.seen.tape;
         if let Policy::OnArrival(limit) = self.policy {
             tokio::select! {
                 () = close::arrival(&self.stream, limit, tape) => {}
-                () = stop.cancelled() => {}
+                () = stop.finish.cancelled() => {}
             }
             self.policy = Policy::Immediate;
         }
-        let closed = close::close(self.stream, self.policy, tape).await;
+        let closed = close::close(self.stream, self.policy, tape, &stop.abandon).await;
         let end = self.end.closed(closed, &self.seen);
         (end, self.seen.failure(), self.seen.tape)
     }
@@ -120,6 +119,7 @@ impl ConnectionEnd {
         body_bytes: 0,
         request_whole: false,
         response_whole: false,
+        abandoned: false,
         closed: Closed {
             unread_bytes: 0,
             unsent_bytes: 0,
@@ -145,7 +145,7 @@ impl ConnectionEnd {
 pub(crate) async fn exchange(
     stream: TcpStream,
     config: Arc<UpstreamConfig>,
-    stop: CancellationToken,
+    stop: StopOrder,
     tape: Tape,
 ) -> Answered {
     let mut seen = Seen::new(tape, RequestEnd::default());
@@ -156,7 +156,7 @@ pub(crate) async fn exchange(
     seen.tape.note(began, SysCall::Nodelay, returned);
     let mut end = ConnectionEnd::UNANSWERED;
     let accepted = Instant::now();
-    if !comes(&stream, stop).await {
+    if !comes(&stream, stop.clone()).await {
         let policy = Policy::Immediate;
         return Answered {
             stream,
@@ -185,27 +185,29 @@ pub(crate) async fn exchange(
         .max_buf_size(MAX_BUFFER_BYTES)
         .serve_connection(TokioIo::new(io), TowerToHyperService::new(app));
 
-    let mut served = (&mut connection).await;
-    if served.is_ok() {
+    let serving = async {
+        (&mut connection).await?;
         // If a client offers an upgrade (`Upgrade: h2c`), hyper is done before it has written out its buffer
         // (`Dispatcher::poll_inner`; hyper's pull request 4018 has cured that for other requests).
         // Polled again, hyper has forgotten the upgrade and writes the rest.
-        served = (&mut connection).await;
-    }
+        (&mut connection).await
+    };
+    let served = stop.abandon.run_until_cancelled(serving).await;
     // hyper is through with a whole response by itself, and is stopped behind one that is kept or cut.
-    end.response_whole = served.is_ok() || (last.is_given() && keep_alive);
+    end.response_whole = matches!(served, Some(Ok(()))) || (last.is_given() && keep_alive);
     let told = answers.try_recv().ok();
     end.answer = told.map(|(answer, _)| answer);
-    if let Err(error) = served
+    if let Some(Err(error)) = &served
         && !last.is_given()
     {
-        tracing::debug!(error = chain(&error), "the exchange ended early");
-        end.answer = end.answer.or_else(|| answered_by_hyper(&error));
+        tracing::debug!(error = chain(error), "the exchange ended early");
+        end.answer = end.answer.or_else(|| answered_by_hyper(error));
     }
 
     let parts = connection.into_parts();
     let gate = parts.io.into_inner().into_inner();
     (end.head_bytes, end.body_bytes) = (gate.head_bytes(), gate.body_bytes());
+    end.abandoned = served.is_none() && !end.response_whole && gate.is_head_complete();
     let announced = told.and_then(|(_, announced)| announced);
     end.request_whole =
         reads == Reads::Everything || announced.is_some_and(|all| end.body_bytes >= all);
@@ -245,9 +247,9 @@ fn answered_by_hyper(error: &hyper::Error) -> Option<Answer> {
 }
 
 /// Waits for the client's first byte, or its end; false if the server stops or the time for a head is over before that.
-async fn comes(stream: &TcpStream, stop: CancellationToken) -> bool {
+async fn comes(stream: &TcpStream, stop: StopOrder) -> bool {
     let stopped = async {
-        stop.cancelled().await;
+        stop.finish.cancelled().await;
         sleep(IDLE_GRACE).await;
     };
     tokio::select! {

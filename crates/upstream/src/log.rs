@@ -29,6 +29,10 @@ fn log(ended: &Ended, end: &UpstreamEnd) {
     };
     let (peer, head_bytes) = (connection.client, ended.head_bytes);
     let status = match end.answer {
+        _ if ended.outcome == Outcome::Abandoned => {
+            tracing::warn!(%peer, mode = end.mode, head_bytes, body_bytes = end.body_bytes, "abandoned");
+            return;
+        }
         None if ended.outcome == Outcome::NoResponse => return,
         None => {
             tracing::debug!(%peer, head_bytes, "closed without a request");

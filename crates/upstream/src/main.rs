@@ -2,7 +2,9 @@
 
 use std::process::ExitCode;
 
-use rstlab_cli::{block_on, check_health, exit_code, init_log, listen, stop_on_signals};
+use rstlab_cli::{
+    block_on, check_health, ended_in_peace, exit_code, init_log, listen, stop_order_on_signals,
+};
 use rstlab_upstream::{UpstreamConfig, answer, run};
 
 fn main() -> ExitCode {
@@ -26,13 +28,20 @@ fn main() -> ExitCode {
 
 async fn serve(mut config: UpstreamConfig) -> anyhow::Result<()> {
     config.program = std::env::current_exe().ok();
-    let stop = stop_on_signals()?;
+    let stop = stop_order_on_signals()?;
     let listener = listen("UPSTREAM_LISTEN", &config.listen, config.sndbuf).await?;
     let (witness, takers) = config
         .witness_options()
         .open(listener.local_addr()?.port())?;
-    let served = run(listener, config.into(), takers, witness.clone(), stop).await;
+    let served = run(
+        listener,
+        config.into(),
+        takers,
+        witness.clone(),
+        stop.clone(),
+    )
+    .await;
     witness.close().await;
     served?;
-    Ok(())
+    ended_in_peace(&stop)
 }

@@ -8,13 +8,15 @@ use std::time::Duration;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::{ClientSlot, Slots};
+use crate::{ClientSlot, Slots, StopOrder};
 
 /// Limit of the time that running tasks may take after the order to stop.
 pub const GRACE: Duration = Duration::from_secs(10);
+
+/// Limit of the time that tasks may take to end after the order to abandon what runs.
+const ABANDONED: Duration = Duration::from_secs(1);
 
 /// Descriptors kept back for listeners, the log, name resolution and the runtime.
 const SPARE_DESCRIPTORS: u64 = 64;
@@ -38,15 +40,16 @@ pub fn capacity(descriptors_each: u64, descriptors_else: u64) -> usize {
 /// Runs `handle` for each connection that gets one of the `slots`. While one waits for its slot, the others wait in the
 /// kernel's queue.
 ///
-/// When `stop` is cancelled, accepts the connections that wait there (closing the listener would reset them), closes
-/// the listener, and waits up to [`GRACE`] for every task of `tasks`.
+/// When `stop` says so, accepts the connections that wait there (closing the listener would reset them), closes
+/// the listener, and waits up to [`GRACE`] for every task of `tasks`. Then, or when `stop` says so, orders to abandon what
+/// runs.
 ///
 /// # Errors
 /// The listener can't be taken out of the runtime at the end.
 pub async fn serve<F>(
     listener: TcpListener,
     slots: Slots,
-    stop: CancellationToken,
+    stop: StopOrder,
     tasks: TaskTracker,
     mut handle: impl FnMut(TcpStream, SocketAddr, Arc<ClientSlot>) -> F,
 ) -> io::Result<()>
@@ -65,7 +68,7 @@ where
     loop {
         let accepted = tokio::select! {
             biased;
-            () = stop.cancelled() => break,
+            () = stop.finish.cancelled() => break,
             accepted = listener.accept() => accepted,
         };
         match accepted {
@@ -73,7 +76,7 @@ where
                 let slot = tokio::select! {
                     biased;
                     slot = slots.client() => slot,
-                    () = stop.cancelled() => slots.client_at_once(),
+                    () = stop.finish.cancelled() => slots.client_at_once(),
                 };
                 start(stream, peer, slot);
             }
@@ -89,11 +92,15 @@ where
     drop(listener);
 
     tasks.close();
-    if timeout(GRACE, tasks.wait()).await.is_err() {
-        tracing::warn!(
-            unfinished = tasks.len(),
-            "not everything ended within {GRACE:?}; leaving it"
-        );
+    let finished = timeout(GRACE, tasks.wait());
+    if !matches!(
+        stop.abandon.run_until_cancelled(finished).await,
+        Some(Ok(()))
+    ) {
+        tracing::warn!(unfinished = tasks.len(), "abandoning what has not ended");
+        stop.abandon.cancel();
+        // A task that does not end ends with the runtime.
+        let _ = timeout(ABANDONED, tasks.wait()).await;
     }
     Ok(())
 }
@@ -115,6 +122,7 @@ async fn accept_failed(error: &io::Error) {
 mod tests {
     use super::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio_util::sync::CancellationToken;
 
     #[tokio::test]
     async fn stopping_loses_no_connection_that_was_made() {
@@ -129,7 +137,7 @@ mod tests {
         serve(
             listener,
             Slots::new(1, 0),
-            stop,
+            stop.into(),
             TaskTracker::new(),
             |mut stream, _, _| async move { stream.write_all(b"hello").await.unwrap() },
         )
@@ -151,7 +159,7 @@ mod tests {
         let server = tokio::spawn(serve(
             listener,
             Slots::new(2, 0),
-            stop.clone(),
+            stop.clone().into(),
             TaskTracker::new(),
             |mut stream, _, _| async move {
                 stream.read_u8().await.unwrap();

@@ -8,6 +8,7 @@ use socket2::SockRef;
 use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
 
 use crate::{SysCall, Tape, queues};
 
@@ -76,16 +77,21 @@ pub struct Closed {
     pub peer: Peer,
 }
 
-/// Ends a connection as `policy` says, and records how on `tape`.
-pub async fn close(mut stream: TcpStream, policy: Policy, tape: &mut Tape) -> Closed {
+/// Ends a connection as `policy` says, and records how on `tape`. A wait ends when `hurry` is cancelled.
+pub async fn close(
+    mut stream: TcpStream,
+    policy: Policy,
+    tape: &mut Tape,
+    hurry: &CancellationToken,
+) -> Closed {
     match policy {
         Policy::Immediate => last_moment(stream, 0, None, tape),
         Policy::Delay(time) => {
-            sleep(time).await;
+            hurry.run_until_cancelled(sleep(time)).await;
             last_moment(stream, 0, None, tape)
         }
         Policy::Linger(bounds) => {
-            let (lingered, peer) = linger(&mut stream, bounds, tape).await;
+            let (lingered, peer) = linger(&mut stream, bounds, tape, hurry).await;
             last_moment(stream, lingered, Some(peer), tape)
         }
         Policy::Abort => {
@@ -95,7 +101,9 @@ pub async fn close(mut stream: TcpStream, policy: Policy, tape: &mut Tape) -> Cl
             last_moment(stream, 0, None, tape)
         }
         Policy::OnArrival(limit) => {
-            arrival(&stream, limit, tape).await;
+            hurry
+                .run_until_cancelled(arrival(&stream, limit, tape))
+                .await;
             last_moment(stream, 0, None, tape)
         }
     }
@@ -197,7 +205,12 @@ fn peek(stream: &TcpStream, tape: &mut Tape) -> io::Result<usize> {
     peeked
 }
 
-async fn linger(stream: &mut TcpStream, bounds: Bounds, tape: &mut Tape) -> (u64, Peer) {
+async fn linger(
+    stream: &mut TcpStream,
+    bounds: Bounds,
+    tape: &mut Tape,
+    hurry: &CancellationToken,
+) -> (u64, Peer) {
     let deadline = Instant::now() + bounds.time;
     let began = tape.begin();
     let shut = stream.shutdown().await;
@@ -217,11 +230,12 @@ async fn linger(stream: &mut TcpStream, bounds: Bounds, tape: &mut Tape) -> (u64
         }
         let piece = &mut buf[..room as usize];
         let reading = stream.async_io(Interest::READABLE, || recv(stream, piece, tape));
-        match timeout_at(deadline, reading).await {
-            Err(_) => return (read, Peer::TimeBound),
-            Ok(Ok(0)) => return (read, Peer::Closed),
-            Ok(Ok(bytes)) => read += bytes as u64,
-            Ok(Err(_)) => return (read, Peer::Reset),
+        let in_time = timeout_at(deadline, reading);
+        match hurry.run_until_cancelled(in_time).await {
+            None | Some(Err(_)) => return (read, Peer::TimeBound),
+            Some(Ok(Ok(0))) => return (read, Peer::Closed),
+            Some(Ok(Ok(bytes))) => read += bytes as u64,
+            Some(Ok(Err(_))) => return (read, Peer::Reset),
         }
     }
 }
@@ -256,8 +270,15 @@ mod tests {
             server.readable().await.unwrap();
         }
         server.write_all(b"answer").await.unwrap();
-        let closing =
-            tokio::spawn(async move { close(server, policy, &mut Tape::default()).await });
+        let closing = tokio::spawn(async move {
+            close(
+                server,
+                policy,
+                &mut Tape::default(),
+                &CancellationToken::new(),
+            )
+            .await
+        });
         let mut answer = Vec::new();
         let read = client.read_to_end(&mut answer).await;
         drop(client);
@@ -307,7 +328,13 @@ mod tests {
             time: Duration::from_millis(1),
             bytes: None,
         };
-        let closed = close(server, Policy::Linger(bounds), &mut Tape::default()).await;
+        let closed = close(
+            server,
+            Policy::Linger(bounds),
+            &mut Tape::default(),
+            &CancellationToken::new(),
+        )
+        .await;
         assert_eq!(closed.peer, Peer::TimeBound);
         drop(client);
     }
@@ -328,12 +355,24 @@ mod tests {
 
         let (client, server) = pair().await;
         drop(client);
-        let closed = close(server, policy, &mut Tape::default()).await;
+        let closed = close(
+            server,
+            policy,
+            &mut Tape::default(),
+            &CancellationToken::new(),
+        )
+        .await;
         assert_eq!(closed.peer, Peer::Closed);
 
         let (_client, server) = pair().await;
         let policy = Policy::OnArrival(Duration::from_millis(1));
-        let closed = close(server, policy, &mut Tape::default()).await;
+        let closed = close(
+            server,
+            policy,
+            &mut Tape::default(),
+            &CancellationToken::new(),
+        )
+        .await;
         assert_eq!((closed.unread_bytes, closed.peer), (0, Peer::Open));
     }
 
@@ -343,7 +382,13 @@ mod tests {
             let (client, server) = pair().await;
             end(client);
             server.readable().await.unwrap();
-            let closed = close(server, Policy::Immediate, &mut Tape::default()).await;
+            let closed = close(
+                server,
+                Policy::Immediate,
+                &mut Tape::default(),
+                &CancellationToken::new(),
+            )
+            .await;
             assert_eq!(closed.peer, peer);
         }
     }

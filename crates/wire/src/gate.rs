@@ -51,6 +51,11 @@ impl<T> HeadGate<T> {
         }
     }
 
+    /// Whether the whole head was read.
+    pub fn is_head_complete(&self) -> bool {
+        self.head_complete
+    }
+
     /// Bytes of the head that were read.
     pub fn head_bytes(&self) -> u64 {
         self.head_bytes

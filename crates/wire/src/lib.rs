@@ -5,8 +5,8 @@
 //! two `writev(2)` calls, [`ReadOn`] goes on reading after a failed write, [`HeadGate`] stops reading after the head,
 //! [`Stall`] sets the time limits, [`Backpressure`] holds a body back and [`Flushes`] feeds it, [`Framing`] and
 //! [`Guarded`] refuse messages that can be read in two ways (they follow the messages with [`Messages`], as all that read
-//! HTTP/1.1 do), and [`close`] holds the ways to close. [`accept`] accepts connections until told to stop, [`Slots`] has
-//! idle clients close if descriptors run short.
+//! HTTP/1.1 do), and [`close`] holds the ways to close. [`workers`] starts the threads that serve a listener, [`accept`]
+//! accepts connections until the [`StopOrder`], [`Slots`] has idle clients close if descriptors run short.
 
 pub mod accept;
 mod backpressure;
@@ -25,7 +25,9 @@ mod sensor;
 mod slots;
 mod split;
 mod stall;
+mod stop_order;
 mod tape;
+pub mod workers;
 mod wrapper;
 
 pub use backpressure::{Backpressure, Flushes, poll_read_up_to};
@@ -45,5 +47,6 @@ pub use sensor::Sensor;
 pub use slots::{ClientSlot, Slot, Slots};
 pub use split::SplitWrites;
 pub use stall::Stall;
+pub use stop_order::StopOrder;
 pub use tape::{Began, Moment, SysCall, Tape};
 pub use wrapper::Wrapper;

@@ -252,6 +252,7 @@ fn at_the_client(ended: &Ended) -> Vec<Event> {
         Outcome::Whole | Outcome::Sent => "got the whole response".to_owned(),
         Outcome::ClientLeft => "left before the end".to_owned(),
         Outcome::Truncated => format!("cut: {}", end.progress()),
+        Outcome::Abandoned => "abandoned: the proxy ends".to_owned(),
         Outcome::NoResponse | Outcome::Refused => {
             format!("gets a {}", end.status.unwrap_or_default())
         }

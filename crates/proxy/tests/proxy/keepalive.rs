@@ -1,6 +1,7 @@
 //! Upstream connections are kept for later requests, leave the pool at their end, and may lose the keep-alive race.
 
 use std::io;
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use crate::log::Log;
@@ -34,6 +35,8 @@ impl Scene {
         let proxy = Proxy::start(Config {
             upstream: listener.local_addr().unwrap().to_string(),
             upstream_keepalive: true,
+            // Each worker has its own pool.
+            workers: NonZeroUsize::MIN,
             gap,
             ..Config::default()
         })

@@ -1,44 +1,49 @@
 //! Reads the log of a proxy that runs in the test's process.
 
-use std::cell::RefCell;
 use std::io;
 use std::sync::Once;
 
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::timeout;
+use tracing::Subscriber;
+use tracing::subscriber::DefaultGuard;
 use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::fmt::MakeWriter;
 
 use rstlab_tests::LIMIT;
-
-thread_local! {
-    /// Where this thread's lines go, if its test reads them.
-    static LINES: RefCell<Option<UnboundedSender<String>>> = const { RefCell::new(None) };
-}
 
 /// Sets up the log of all tests before any of them logs: tracing decides once for each event whether a log wants it, and
 /// would decide too early.
 pub(crate) fn set_up() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        tracing_subscriber::fmt()
-            .with_max_level(LevelFilter::DEBUG)
-            .with_ansi(false)
-            .with_writer(|| Lines)
-            .init();
+        tracing::subscriber::set_global_default(log_to(io::sink)).expect("it is the first");
     });
 }
 
-/// The log of this test's thread, which runs all its tasks.
+fn log_to(writer: impl for<'a> MakeWriter<'a> + Send + Sync + 'static) -> impl Subscriber {
+    tracing_subscriber::fmt()
+        .with_max_level(LevelFilter::DEBUG)
+        .with_ansi(false)
+        .with_writer(writer)
+        .finish()
+}
+
+/// The log of this test's thread, and of the workers that it starts.
 pub(crate) struct Log {
     lines: UnboundedReceiver<String>,
+    _guard: DefaultGuard,
 }
 
 impl Log {
     pub(crate) fn start() -> Self {
         set_up();
         let (sender, lines) = unbounded_channel();
-        LINES.set(Some(sender));
-        Self { lines }
+        let log = log_to(move || Lines(sender.clone()));
+        Self {
+            lines,
+            _guard: tracing::subscriber::set_default(log),
+        }
     }
 
     /// The next line that holds `text`; those before it are dropped.
@@ -58,15 +63,12 @@ impl Log {
 }
 
 /// Each event is written in one piece.
-struct Lines;
+struct Lines(UnboundedSender<String>);
 
 impl io::Write for Lines {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        LINES.with_borrow(|sender| {
-            // Fails when the test is over.
-            let line = String::from_utf8_lossy(line).into_owned();
-            sender.as_ref().map(|sender| sender.send(line))
-        });
+        // Fails when the test is over.
+        let _ = self.0.send(String::from_utf8_lossy(line).into_owned());
         Ok(line.len())
     }
 

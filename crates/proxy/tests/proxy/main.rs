@@ -12,3 +12,4 @@ mod log;
 mod messages;
 mod shutdown;
 mod support;
+mod workers;

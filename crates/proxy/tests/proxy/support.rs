@@ -6,16 +6,16 @@ use std::net::SocketAddr;
 use crate::log;
 use rstlab_proxy::{ProxyConfig as Config, run};
 use rstlab_tests::{Answer, Peer, read_to_end, soon};
+use rstlab_wire::StopOrder;
 use rstlab_witness::{Summary, Takers, Witness};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
 
 pub(crate) struct Proxy {
     pub(crate) address: SocketAddr,
     takers: Takers,
-    stop: CancellationToken,
+    stop: StopOrder,
     running: JoinHandle<io::Result<()>>,
 }
 
@@ -28,7 +28,7 @@ impl Proxy {
         log::set_up();
         let address = listener.local_addr().unwrap();
         let takers = Takers::default();
-        let stop = CancellationToken::new();
+        let stop = StopOrder::default();
         let running = tokio::spawn(run(
             listener,
             config.into(),
@@ -61,12 +61,16 @@ impl Proxy {
     }
 
     pub(crate) fn begin_stop(&self) {
-        self.stop.cancel();
+        self.stop.finish.cancel();
+    }
+
+    pub(crate) fn abandon(&self) {
+        self.stop.abandon.cancel();
     }
 
     /// Stops the proxy; returns what it counted.
     pub(crate) async fn stop(self) -> Summary {
-        self.stop.cancel();
+        self.stop.finish.cancel();
         soon(self.running).await.unwrap().unwrap();
         self.takers.totals().summary()
     }

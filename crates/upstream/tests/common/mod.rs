@@ -7,12 +7,11 @@ use std::sync::Arc;
 
 use rstlab_tests::{Answer, read_to_end, soon};
 use rstlab_upstream::{ConnectionEnd, Mode, UpstreamConfig as Config, connection};
-use rstlab_wire::Tape;
+use rstlab_wire::{StopOrder, Tape};
 use socket2::SockRef;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
 
 /// More than the sockets' buffers hold (`tcp_wmem` and `tcp_rmem` end at 4 and 6 MiB): as long as the client
 /// does not read, the server can't finish writing.
@@ -76,7 +75,7 @@ pub async fn served(stream: TcpStream, config: Config) -> ConnectionEnd {
     connection(
         stream,
         Arc::new(config),
-        CancellationToken::new(),
+        StopOrder::default(),
         Tape::default(),
     )
     .await

@@ -34,7 +34,7 @@ pub struct Ended {
     pub began: Duration,
     /// When the client's part in it was over, on `CLOCK_MONOTONIC`.
     pub ended: Duration,
-    /// The two ends; `None` if no connection was made.
+    /// The two ends; `None` if no connection was made, or if a proxy had nothing to explain.
     pub connection: Option<Connection>,
     /// The connection had carried an exchange before.
     pub reused: bool,
@@ -84,6 +84,8 @@ pub enum Outcome {
     ClientLeft,
     /// The proxy refused the request and answered itself, with 400 or 413 for example.
     Refused,
+    /// No whole response: the program that tells of the end was told to stop, and its time was over.
+    Abandoned,
 }
 
 /// The program that tells of an end, with the facts that it alone knows.
@@ -145,7 +147,7 @@ impl Ended {
             Teller::Proxy(_) => true,
             Teller::Upstream(end) => match end.answer {
                 Some((_, kind)) => kind != AnswerKind::Health,
-                None => self.outcome == Outcome::NoResponse,
+                None => matches!(self.outcome, Outcome::NoResponse | Outcome::Abandoned),
             },
         }
     }
@@ -200,6 +202,7 @@ impl Outcome {
             Outcome::Sent => "unknown",
             Outcome::Truncated => "truncated",
             Outcome::NoResponse => "no-response",
+            Outcome::Abandoned => "abandoned",
         }
     }
 }

@@ -65,6 +65,15 @@ impl Takers {
         }
     }
 
+    /// The same takers for one worker, with counters of its own, which these counters include.
+    #[must_use]
+    pub fn of_a_worker(&self) -> Self {
+        Self {
+            totals: self.totals.of_a_worker(),
+            others: Arc::clone(&self.others),
+        }
+    }
+
     /// The counters, as they stand now.
     pub fn totals(&self) -> &Totals {
         &self.totals

@@ -1,7 +1,7 @@
 //! Counts ends by cause, certainty, outcome and phase.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rstlab_wire::Phase;
 use serde::Serialize;
@@ -9,9 +9,12 @@ use serde::Serialize;
 use super::{Ended, Outcome};
 use crate::verdict::{Cause, Known};
 
-/// The counters of all exchanges that ended in a program.
+/// The counters of all exchanges that ended in a program. Each worker counts for itself.
 #[derive(Debug, Default)]
-pub struct Totals(Mutex<BTreeMap<Labels, Total>>);
+pub struct Totals {
+    own: Mutex<BTreeMap<Labels, Total>>,
+    workers: Mutex<Vec<Arc<Totals>>>,
+}
 
 /// The labels of one counter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -52,6 +55,8 @@ pub struct Summary {
     pub left: u64,
     /// Requests that the proxy refused.
     pub refused: u64,
+    /// Requests that had no whole response when the program ended.
+    pub abandoned: u64,
     /// Upstream connections on which a RST was seen.
     pub resets: u64,
     /// Resets after which nothing was missing.
@@ -72,22 +77,38 @@ impl Totals {
             outcome: ended.outcome,
             phase: ended.was_connected().then_some(ended.phase),
         };
-        let mut totals = self.locked();
+        let mut totals = locked(&self.own);
         let total = totals.entry(labels).or_default();
         total.exchanges += 1;
         total.resets += u64::from(ended.was_reset());
         total.lost_bytes += ended.lost_bytes().unwrap_or(0);
     }
 
+    /// More counters, whose counts these ones include.
+    pub(super) fn of_a_worker(&self) -> Arc<Self> {
+        let worker = Arc::default();
+        locked(&self.workers).push(Arc::clone(&worker));
+        worker
+    }
+
     /// All counters that have counted something.
     pub fn labelled(&self) -> BTreeMap<Labels, Total> {
-        self.locked().clone()
+        let mut all = locked(&self.own).clone();
+        for worker in locked(&self.workers).iter() {
+            for (labels, counted) in worker.labelled() {
+                let total = all.entry(labels).or_default();
+                total.exchanges += counted.exchanges;
+                total.resets += counted.resets;
+                total.lost_bytes += counted.lost_bytes;
+            }
+        }
+        all
     }
 
     /// The sums of all counters.
     pub fn summary(&self) -> Summary {
         let mut summary = Summary::default();
-        for (labels, total) in self.locked().iter() {
+        for (labels, total) in self.labelled() {
             summary.requests += total.exchanges;
             summary.resets += total.resets;
             summary.lost_bytes += total.lost_bytes;
@@ -98,21 +119,22 @@ impl Totals {
                 Outcome::NoResponse => summary.no_response += total.exchanges,
                 Outcome::ClientLeft => summary.left += total.exchanges,
                 Outcome::Refused => summary.refused += total.exchanges,
+                Outcome::Abandoned => summary.abandoned += total.exchanges,
             }
             match labels.outcome {
                 Outcome::Whole | Outcome::ClientLeft | Outcome::Refused => {
                     summary.harmless += total.resets;
                 }
-                Outcome::Sent | Outcome::Truncated | Outcome::NoResponse => {}
+                Outcome::Sent | Outcome::Truncated | Outcome::NoResponse | Outcome::Abandoned => {}
             }
         }
         summary
     }
+}
 
-    fn locked(&self) -> MutexGuard<'_, BTreeMap<Labels, Total>> {
-        // No code panics while it holds the lock.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn locked<T>(counters: &Mutex<T>) -> MutexGuard<'_, T> {
+    // No code panics while it holds the lock.
+    counters.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Summary {
@@ -125,6 +147,7 @@ impl Summary {
             no_response = self.no_response,
             left = self.left,
             refused = self.refused,
+            abandoned = self.abandoned,
             resets = self.resets,
             harmless = self.harmless,
             lost_bytes = self.lost_bytes,

@@ -33,8 +33,9 @@ pub struct Record {
     pub client: SocketAddr,
     /// What the client asked for: `POST /`; null where it is not known.
     pub request: Option<String>,
-    /// What the client got: `whole`, `truncated`, `no-response`, `client-left`, `refused`; null where it is not known.
-    #[schemars(extend("enum" = ["whole", "truncated", "no-response", "client-left", "refused", null]))]
+    /// What the client got: `whole`, `truncated`, `no-response`, `client-left`, `refused`, `abandoned`; null where it is
+    /// not known.
+    #[schemars(extend("enum" = ["whole", "truncated", "no-response", "client-left", "refused", "abandoned", null]))]
     pub outcome: Option<String>,
     /// The evidence.
     pub evidence: Evidence,

@@ -49,7 +49,13 @@ impl BenchUpstream {
             }
         };
         let slots = Slots::new(accept::capacity(1, 0), 0);
-        let serving = accept::serve(listener, slots, stop.clone(), TaskTracker::new(), handle);
+        let serving = accept::serve(
+            listener,
+            slots,
+            stop.clone().into(),
+            TaskTracker::new(),
+            handle,
+        );
         tokio::spawn(serving);
         Ok(Self {
             address,

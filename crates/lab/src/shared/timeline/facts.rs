@@ -147,6 +147,7 @@ fn client(outcome: &str, reset: bool) -> String {
         "whole" if reset => "got the whole response: the reset cost nothing".to_owned(),
         "whole" => "got the whole response".to_owned(),
         "truncated" => "got the beginning of a response, and not its end".to_owned(),
+        "abandoned" => "got no whole response: the proxy ended".to_owned(),
         "no-response" => "got no response of the upstream's".to_owned(),
         other => printable(other, MAX_CHARS),
     }
