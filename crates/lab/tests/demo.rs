@@ -51,7 +51,10 @@ fn the_table_of_the_demonstration_fits_a_terminal() {
     );
     let mut table = printed.lines().take(10);
     assert!(table.all(|line| line.len() <= 80), "{printed}");
-    assert_eq!(text(&output.stderr), "", "no bar and no log in a pipe");
+    // The demonstration says so if the machine is short of memory for TCP.
+    let mut said = text(&output.stderr).lines();
+    let is_note = |line: &str| line.contains("short of memory for TCP");
+    assert!(said.all(is_note), "no bar and no log in a pipe");
 }
 
 #[test]
