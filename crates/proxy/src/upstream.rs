@@ -37,14 +37,13 @@ use crate::trouble::Trouble;
 /// How long a connection is watched after its response: a harmless reset comes within a round trip.
 const WATCH: Duration = Duration::from_secs(1);
 
-/// Most bytes of one `recv(2)` from the upstream: one segment of the loopback interface (65,535 bytes less 52 of IP and
-/// TCP headers), and as good as any size elsewhere. A client that does not read costs two such buffers.
+/// Most bytes of one `recv(2)` from the upstream. A client that does not read costs one such buffer.
 ///
-/// CPU time of the proxy for a response of 614,400 bytes, medians of 5 paired rounds: 278 µs with 65,483 bytes, 296 with
-/// 131,072, 302 with 90,000, 428 with 66,000, 405 with 65,536, 346 with 60,000. Each read becomes one write to the
-/// client, and a write that is little longer than a segment costs two segments. hyper's own buffer, which grows and
-/// shrinks with the response, costs 1.7 times as much.
-const READ_BUFFER_BYTES: usize = 65_483;
+/// CPU time of the proxy for a response of 614,400 bytes, against 128 KiB, paired rounds with one worker: 1.01 times with
+/// 96 KiB, 1.05 with one segment of loopback (65,483 bytes), 1.43 with 64 KiB. Each read becomes one write to the client,
+/// and a write that is little longer than a segment costs two. hyper's own buffer, which grows and shrinks with the
+/// response, costs 1.7 times as much.
+const READ_BUFFER_BYTES: usize = 96 * 1024;
 
 /// The parts that all connections of a worker share.
 #[derive(Debug)]
