@@ -95,16 +95,13 @@ struct Holding {
     limit_bytes: u64,
 }
 
-/// With more, the next piece may be read in one thread while another one finds out that the peer takes nothing.
-const ONE_THREAD: (&str, &str) = ("TOKIO_WORKER_THREADS", "1");
-
 const HOLDING: [Holding; 6] = [
     Holding {
         what: "a client that sends nothing",
         clients: 400,
         head: "",
         body_bytes: 0,
-        settings: &[ONE_THREAD],
+        settings: &[],
         upstream_answers: false,
         limit_bytes: 3 * KIB,
     },
@@ -113,7 +110,7 @@ const HOLDING: [Holding; 6] = [
         clients: 400,
         head: "GET / HTTP/1.1\r\nHost: x\r\nX-Slow: ",
         body_bytes: 0,
-        settings: &[ONE_THREAD],
+        settings: &[],
         upstream_answers: false,
         limit_bytes: 5 * KIB,
     },
@@ -122,7 +119,7 @@ const HOLDING: [Holding; 6] = [
         clients: 400,
         head: "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n",
         body_bytes: 60_000,
-        settings: &[ONE_THREAD],
+        settings: &[],
         upstream_answers: false,
         limit_bytes: 160 * KIB,
     },
@@ -131,7 +128,7 @@ const HOLDING: [Holding; 6] = [
         clients: 300,
         head: "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1048576\r\n\r\n",
         body_bytes: 1_048_575,
-        settings: &[ONE_THREAD],
+        settings: &[],
         upstream_answers: false,
         limit_bytes: 160 * KIB,
     },
@@ -140,7 +137,7 @@ const HOLDING: [Holding; 6] = [
         clients: 300,
         head: "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100000000\r\n\r\n",
         body_bytes: 99_999_999,
-        settings: &[ONE_THREAD, ("PROXY_MAX_BODY", "0")],
+        settings: &[("PROXY_MAX_BODY", "0")],
         upstream_answers: false,
         limit_bytes: 160 * KIB,
     },
@@ -149,7 +146,7 @@ const HOLDING: [Holding; 6] = [
         clients: 300,
         head: "GET / HTTP/1.1\r\nHost: x\r\n\r\n",
         body_bytes: 0,
-        settings: &[ONE_THREAD],
+        settings: &[],
         upstream_answers: true,
         limit_bytes: 160 * KIB,
     },
@@ -168,27 +165,35 @@ fn mute_upstream() -> SocketAddr {
     address
 }
 
+/// Clients before the measurement: by then each worker has its code, its stack and the first pages of its heap in memory.
+const CLIENTS_BEFORE: usize = 100;
+
 impl Holding {
-    /// Holds the connections, until neither the clients nor the proxy's memory move. Returns the memory for each.
+    /// The proxy's memory for each client.
     fn measure(&self, proxy: &Server) -> u64 {
-        let before = proxy.resident_memory_bytes();
-        let mut clients: Vec<(TcpStream, usize)> = (0..self.clients)
-            .map(|_| {
-                let mut stream = connect(proxy.address).expect("it listens");
-                stream
-                    .write_all(self.head.as_bytes())
-                    .expect("it takes a head");
-                stream.set_nonblocking(true).expect("a socket");
-                (stream, self.body_bytes)
-            })
-            .collect();
+        let mut clients = Vec::new();
+        let before = self.hold(proxy, &mut clients, CLIENTS_BEFORE);
+        let after = self.hold(proxy, &mut clients, self.clients);
+        (after - before) / self.clients as u64
+    }
+
+    /// Adds `more` clients, until neither they nor the proxy's memory move. Returns the proxy's memory.
+    fn hold(&self, proxy: &Server, clients: &mut Vec<(TcpStream, usize)>, more: usize) -> u64 {
+        clients.extend((0..more).map(|_| {
+            let mut stream = connect(proxy.address).expect("it listens");
+            stream
+                .write_all(self.head.as_bytes())
+                .expect("it takes a head");
+            stream.set_nonblocking(true).expect("a socket");
+            (stream, self.body_bytes)
+        }));
         let deadline = Instant::now() + LIMIT;
-        let (mut memory, mut still) = (before, 0);
+        let (mut memory, mut still) = (0, 0);
         while still < 20 {
             assert!(Instant::now() < deadline, "{}: it goes on", self.what);
             thread::sleep(Duration::from_millis(50));
             let mut moves = false;
-            for (stream, left) in &mut clients {
+            for (stream, left) in &mut *clients {
                 while *left > 0 {
                     match stream.write(&ZEROES[..ZEROES.len().min(*left)]) {
                         Ok(sent) => *left -= sent,
@@ -202,7 +207,7 @@ impl Holding {
             still = if moves || now > memory { 0 } else { still + 1 };
             memory = memory.max(now);
         }
-        (memory - before) / self.clients as u64
+        memory
     }
 }
 
@@ -222,12 +227,6 @@ fn a_client_costs_the_proxy_little_memory_however_it_behaves() {
             mute
         };
         let proxy = proxy(upstream, holding.settings);
-        // Its code and its threads' stacks are in memory before the measurement.
-        exchange(
-            proxy.address,
-            b"OPTIONS * HTTP/1.1\r\nHost: x\r\nMax-Forwards: 0\r\nConnection: close\r\n\r\n",
-        )
-        .unwrap();
         let bytes = holding.measure(&proxy);
         let line = format!(
             "{}: {:.1} KiB, limit {} KiB",

@@ -175,7 +175,12 @@ fn idle_close_loses_nothing_if_the_proxy_keeps_no_connection() {
 #[test]
 fn idle_close_resets_the_second_request_of_a_proxy_that_keeps_connections() {
     let upstream = upstream(&[("UPSTREAM_MODE", "idle-close")]);
-    let settings = [("PROXY_UPSTREAM_KEEPALIVE", "on"), ("LOG", "debug")];
+    // A kept connection stays with its worker.
+    let settings = [
+        ("PROXY_UPSTREAM_KEEPALIVE", "on"),
+        ("PROXY_WORKERS", "1"),
+        ("LOG", "debug"),
+    ];
     let mut proxy = proxy(upstream.address, &settings);
     let get = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
     let first = exchange(proxy.address, get).expect("the proxy listens");

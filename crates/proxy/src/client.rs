@@ -54,7 +54,8 @@ pub(crate) async fn connection(
     stop: StopOrder,
 ) {
     let abandon = stop.abandon.clone();
-    let served = wait_and_serve(stream, peer, slot, config, shared, stop);
+    // Boxed: each future around it would have room for it twice.
+    let served = Box::pin(wait_and_serve(stream, peer, slot, config, shared, stop));
     // The drop tells each exchange.
     abandon.run_until_cancelled(served).await;
 }
