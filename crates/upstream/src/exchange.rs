@@ -1,5 +1,6 @@
 //! One connection in this process: one request, one response, and the close that the mode asks for.
 
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,9 @@ use rstlab_wire::{
     Tape, chain,
 };
 use rstlab_witness::AnswerKind;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::{Deserialize, Serialize};
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
@@ -254,8 +257,45 @@ async fn comes(stream: &TcpStream, stop: StopOrder) -> bool {
     };
     tokio::select! {
         biased;
-        _ = stream.readable() => true,
+        // An error shows again in the next read.
+        _ = stream.async_io(Interest::READABLE, || polled(stream)) => true,
         () = stopped => false,
         () = sleep(HEAD_TIMEOUT) => false,
+    }
+}
+
+/// Asks the kernel whether a read would return at once: tokio takes a fresh socket for readable until a call on it has
+/// failed with `EAGAIN`. `poll(2)` leaves bytes, FIN and error in the socket.
+fn polled(stream: &TcpStream) -> io::Result<()> {
+    let mut socket = [PollFd::new(stream, PollFlags::IN)];
+    match poll(&mut socket, Some(&Timespec::default()))? {
+        0 => Err(io::ErrorKind::WouldBlock.into()),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::FutureExt;
+    use std::pin::pin;
+    use tokio::net::TcpListener;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_says_nothing_does_not_hold_the_stop() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap())
+            .await
+            .unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        let stop = StopOrder::default();
+        let config = Arc::new(UpstreamConfig::default());
+        let mut served = pin!(connection(stream, config, stop.clone(), Tape::default()));
+        assert!(served.as_mut().now_or_never().is_none(), "it waits");
+        stop.finish.cancel();
+        let stopped = Instant::now();
+        let (end, ..) = served.await;
+        assert!(stopped.elapsed() < 2 * IDLE_GRACE);
+        assert_eq!((end.answer, end.abandoned), (None, false));
     }
 }
