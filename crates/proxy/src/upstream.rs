@@ -252,7 +252,9 @@ where
         Some(_) => finished.watch(stream, &shared.abandon).await,
         None => stream,
     };
-    if finished.patience().is_some() || shared.dispatch.explains_all() {
+    // Only an exchange that had a connection has a phase in the log.
+    let is_logged = handed.came != Came::Whole || finished.patience().is_some();
+    if is_logged || shared.dispatch.explains_all() {
         finished.exchange.locate(&stream);
     }
     Some(finished)
