@@ -165,6 +165,17 @@ impl Came {
         }
     }
 
+    /// Adds how the upstream connection ended. A response may be cut because its request could not be finished: hyper
+    /// then gives the response's body no reason (`Dispatcher::poll_catch`). If the upstream cut the response, the
+    /// request fails after that, and its trouble does not matter.
+    pub(crate) fn with_end(self, connection: Trouble) -> Self {
+        match (self, connection) {
+            (Came::Cut(Trouble::Closed), Trouble::ClientLeft) => Came::ClientLeft,
+            (Came::Cut(Trouble::Closed), Trouble::Client(_)) => Came::Cut(connection),
+            _ => self,
+        }
+    }
+
     fn outcome(self) -> Outcome {
         match self {
             Came::Whole => Outcome::Whole,
@@ -266,6 +277,19 @@ pub(crate) mod tests {
             expected_bytes: None,
         };
         exchange().finished(Seen::default(), handed, Duration::ZERO)
+    }
+
+    #[test]
+    fn a_response_that_the_upstream_has_reset_is_cut_whatever_its_request_meets_later() {
+        let cut = Came::Cut(Trouble::Reset);
+        let malformed = Trouble::Client(StatusCode::BAD_REQUEST);
+        for request in [Trouble::ClientLeft, malformed, Trouble::Reset] {
+            assert_eq!(cut.with_end(request), cut);
+        }
+        let unexplained = Came::Cut(Trouble::Closed);
+        assert_eq!(unexplained.with_end(malformed), Came::Cut(malformed));
+        assert_eq!(unexplained.with_end(Trouble::ClientLeft), Came::ClientLeft);
+        assert_eq!(unexplained.with_end(Trouble::Closed), unexplained);
     }
 
     #[test]

@@ -211,11 +211,8 @@ where
     if handed.came == Came::ClientLeft {
         handed.came = shared.gone();
     }
-    // The response was cut because the request could not be finished.
-    if let (Came::Cut(_), Some(Err(error))) = (handed.came, &ended)
-        && matches!(Trouble::of(error), Trouble::Client(_) | Trouble::ClientLeft)
-    {
-        handed.came = Came::ClientLeft;
+    if let Some(Err(error)) = &ended {
+        handed.came = handed.came.with_end(Trouble::of(error));
     }
     let slot = match handed.came {
         Came::Whole => shared.watchers.try_acquire().ok(),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rstlab_proxy::{ProxyConfig as Config, Writes};
-use rstlab_tests::{Peer, read_head, read_to_end, soon};
+use rstlab_tests::{Peer, read_exactly, read_head, read_to_end, soon};
 use rstlab_wire::close;
 use rstlab_witness::Summary;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -12,6 +12,8 @@ use tokio::sync::mpsc;
 
 use crate::log::Log;
 use crate::support::{Proxy, config};
+
+const PART: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\npart";
 
 const GET: &str = "GET /a HTTP/1.1\r\nHost: x\r\n\r\n";
 
@@ -104,4 +106,37 @@ async fn a_client_that_leaves_in_mid_body_is_no_400() {
         }
         assert_eq!(proxy.stop().await, left(4));
     }
+}
+
+/// Its response ends early in both cases, but only one of the two clients has left.
+#[tokio::test]
+async fn a_client_whose_body_is_malformed_has_not_left_its_response() {
+    let upstream = Peer::start(|mut stream, _| async move {
+        read_head(&mut stream).await;
+        stream.write_all(PART).await.unwrap();
+        // The proxy ends the connection.
+        let _ = stream.read_to_end(&mut Vec::new()).await;
+    })
+    .await;
+    let expected = Summary {
+        requests: 2,
+        truncated: 1,
+        lost_bytes: 996,
+        left: 1,
+        ..Summary::default()
+    };
+    let proxy = Proxy::start(patient(&upstream)).await;
+    for leaves in [false, true] {
+        let mut client = proxy.connect().await;
+        let post = "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n";
+        client.write_all(post.as_bytes()).await.unwrap();
+        read_head(&mut client).await;
+        read_exactly(&mut client, 4).await;
+        match leaves {
+            true => client.shutdown().await.unwrap(),
+            false => client.write_all(b"no size\r\n").await.unwrap(),
+        }
+        assert_eq!(read_to_end(&mut client).await.text(), "", "{leaves}");
+    }
+    assert_eq!(proxy.stop().await, expected);
 }
