@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::log::Log;
 use crate::support::{Proxy, config};
 use rstlab_proxy::{ProxyConfig as Config, Writes};
 use rstlab_tests::{Peer, PeerEnd, read_exactly, read_head, read_to_end, soon};
@@ -290,6 +291,7 @@ async fn an_upstream_that_is_not_there_is_a_502() {
 
 #[tokio::test]
 async fn an_upstream_that_says_nothing_is_a_504() {
+    let mut log = Log::start();
     let upstream = Peer::silent().await;
     let proxy = Proxy::start(Config {
         read_timeout: Duration::from_millis(50),
@@ -301,6 +303,8 @@ async fn an_upstream_that_says_nothing_is_a_504() {
         "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\nbody",
     ] {
         assert_eq!(proxy.exchange(request).await.status(), 504);
+        let line = log.wait_for("the upstream took too long").await;
+        assert!(line.contains("phase=waiting"), "{line}");
     }
 }
 
