@@ -8,7 +8,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rstlab_tests::{LIMIT, Server, connect, exchange, post_head, proxy, read_reply, upstream};
+use rstlab_tests::{LIMIT, Server, connect, post_head, proxy, read_reply, upstream};
 use rstlab_wire::accept;
 
 /// The longest time for the whole body on a slow machine.
