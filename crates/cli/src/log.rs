@@ -54,11 +54,15 @@ pub fn log_format() -> Allowed<impl Fn(&str) -> Option<LogFormat>> {
 /// Takes a filter only if each word in it that stands alone is a level: tracing would take any other word for the
 /// name of a module, and `LOG=inof` would silence everything.
 fn parse_filter(text: &str) -> Option<EnvFilter> {
-    let sound = text.split(',').all(|directive| {
+    // tracing counts bytes in a directive without the blanks around it, and cuts the one with them
+    // (`Directive::parse`): it refuses such a directive, or panics.
+    let directives: Vec<&str> = text.split(',').map(str::trim).collect();
+    let sound = directives.iter().all(|directive| {
         let is_level = !directive.is_empty() && directive.parse::<LevelFilter>().is_ok();
         is_level || directive.contains(['=', '['])
     });
-    EnvFilter::builder().parse(text).ok().filter(|_| sound)
+    let filter = EnvFilter::builder().parse(directives.join(","));
+    filter.ok().filter(|_| sound)
 }
 
 /// The running log. Dropping it writes the lines that still wait, for a second at most, and says how many were dropped.
@@ -115,6 +119,8 @@ mod tests {
             "off",
             "warn,rstlab_proxy=debug",
             "rstlab_wire=trace",
+            "info, rstlab_proxy=debug",
+            "info, aé=debug",
         ] {
             assert!(parse_filter(good).is_some(), "{good}");
         }

@@ -58,6 +58,11 @@ impl ResponseHead {
     /// Looks at the next bytes.
     pub(crate) fn feed(&mut self, mut bytes: &[u8]) {
         while !self.complete {
+            if self.read_bytes == 0 {
+                // The status has its place in the status line; empty lines before that line do not count.
+                let is_end = |byte: &&u8| matches!(byte, b'\r' | b'\n');
+                bytes = &bytes[bytes.iter().take_while(is_end).count()..];
+            }
             if let Some(at) = Self::STATUS.checked_sub(self.read_bytes)
                 && let Some(digit) = bytes.get(at)
             {
@@ -115,6 +120,18 @@ mod tests {
             head.feed(last);
             assert!(head.is_complete(), "pieces of {piece}");
             assert_eq!(head.interim_heads(), 2, "pieces of {piece}");
+        }
+    }
+
+    #[test]
+    fn empty_lines_before_a_response_do_not_hide_its_status() {
+        for (status, is_final) in [(200, true), (100, false)] {
+            let bytes = format!("\r\n\nHTTP/1.1 {status} x\r\n\r\n");
+            for piece in 1..bytes.len() {
+                let mut head = ResponseHead::default();
+                bytes.as_bytes().chunks(piece).for_each(|it| head.feed(it));
+                assert_eq!(head.is_complete(), is_final, "{status}, pieces of {piece}");
+            }
         }
     }
 

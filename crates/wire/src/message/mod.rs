@@ -212,12 +212,12 @@ impl Messages {
             [0, _, _, 4 | 7, _, 0, 0, 0, 0, ..] => return Err(Malformed::new(Malformed::HTTP2)),
             _ => head::parse(seen, self.direction, limits.fields)?,
         };
+        let why = || format!("a head of more than {} KiB", limits.head_bytes / 1024);
         let Status::Complete((length, head)) = parsed else {
             if ended || seen.len() > limits.head_bytes {
-                let why = format!("a head of more than {} KiB", limits.head_bytes / 1024);
                 return Err(match ended {
-                    true => Malformed::new(why),
-                    false => Malformed::too_large(why),
+                    true => Malformed::new(why()),
+                    false => Malformed::too_large(why()),
                 });
             }
             if before == 0 {
@@ -225,6 +225,10 @@ impl Messages {
             }
             return Ok((bytes.len(), MessagePart::Framing));
         };
+        // The same limit for a head that comes in one piece; hyper has it, too (`Server::parse`).
+        if length > limits.head_bytes {
+            return Err(Malformed::too_large(why()));
+        }
         self.begun = Vec::new();
         self.head_end = HeadEnd::default();
         let part = if !is_request && head.is_interim() {
@@ -359,6 +363,23 @@ mod tests {
         let (found, error) = follow(direction, std::iter::once(head.as_bytes()));
         assert_eq!(error, None, "{head}");
         found[0].0.body
+    }
+
+    #[test]
+    fn the_limit_of_a_head_holds_in_one_piece_and_in_many() {
+        for (direction, first, limit) in [
+            (Direction::Requests, "GET / HTTP/1.1\r\nX: ", 16 * 1024),
+            (RESPONSES, "HTTP/1.1 204 No\r\nX: ", 64 * 1024),
+        ] {
+            for (length, heads) in [(limit, 1), (limit + 1000, 0)] {
+                let value = "x".repeat(length - first.len() - 4);
+                let head = format!("{first}{value}\r\n\r\n");
+                for piece in [length, 1000] {
+                    let (found, error) = follow(direction, head.as_bytes().chunks(piece));
+                    assert_eq!((found.len(), error.is_none()), (heads, heads == 1));
+                }
+            }
+        }
     }
 
     #[test]

@@ -258,7 +258,10 @@ impl MatrixEntry {
 }
 
 fn read_file(path: &Path) -> io::Result<String> {
-    match fs::metadata(path)?.len() {
+    let metadata = fs::metadata(path)?;
+    // A device or a FIFO may never end.
+    match metadata.len() {
+        _ if !metadata.is_file() => Err(io::Error::other("no regular file")),
         0..=MAX_FILE => fs::read_to_string(path),
         _ => Err(io::ErrorKind::FileTooLarge.into()),
     }
@@ -310,5 +313,21 @@ fn scenarios<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, 
             "no scenario is called {name:?}; there are {}",
             known.join(", ")
         ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_is_no_file_of_an_entry() {
+        let list = "[[server]]\nname = \"one\"\ncommand = [\"{port}\"]\nfiles = [\"/dev/zero\"]";
+        let bad = MatrixList::parse(Path::new("list.toml"), list).unwrap_err();
+        let told = bad.to_string();
+        assert!(
+            told.contains("cannot read /dev/zero: no regular file"),
+            "{told}"
+        );
     }
 }
