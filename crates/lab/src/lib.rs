@@ -4,6 +4,8 @@
 //! explains resets that happen or have happened. The rooms do not import each other; `shared` holds what more than one
 //! of them needs.
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 pub mod judges;
 pub mod makes;
 #[cfg(test)]

@@ -13,6 +13,8 @@ mod backpressure;
 mod causes;
 mod clock;
 pub mod close;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 mod gate;
 mod gather;
 mod guarded;

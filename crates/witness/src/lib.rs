@@ -16,6 +16,8 @@ mod counters;
 mod dispatch;
 mod ended;
 mod evidence;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 mod grouped;
 mod kernel;
 mod own_addresses;

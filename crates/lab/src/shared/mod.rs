@@ -1,6 +1,8 @@
 //! Code that more than one room needs: targets and counts, output to terminals and files, the timeline of a record.
 
 pub(crate) mod errno;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 pub(crate) mod given;
 pub(crate) mod markdown;
 pub(crate) mod other_protocol;

@@ -18,7 +18,7 @@ impl Counters {
         Self::parse(&netstat, &snmp)
     }
 
-    fn parse(netstat: &str, snmp: &str) -> io::Result<Self> {
+    pub(crate) fn parse(netstat: &str, snmp: &str) -> io::Result<Self> {
         let extended = |name| {
             value(netstat, "TcpExt:", name)
                 .ok_or_else(|| io::Error::other(format!("{NETSTAT} has no {name}")))

@@ -4,6 +4,8 @@ mod event;
 #[cfg(test)]
 mod fixture;
 mod format;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod history;
 mod killed;
 mod ledger;

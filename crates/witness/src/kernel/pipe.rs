@@ -206,12 +206,12 @@ fn is_temporary(error: &io::Error) -> bool {
 
 /// Puts lines together from the pieces that were read.
 #[derive(Debug, Default)]
-struct LineReader {
+pub(super) struct LineReader {
     begun: Vec<u8>,
 }
 
 impl LineReader {
-    fn take(&mut self, mut bytes: &[u8], lines: &mut Vec<ParsedLine>) {
+    pub(super) fn take(&mut self, mut bytes: &[u8], lines: &mut Vec<ParsedLine>) {
         while let Some(end) = bytes.iter().position(|&byte| byte == b'\n') {
             self.begun.extend_from_slice(&bytes[..end]);
             bytes = &bytes[end + 1..];

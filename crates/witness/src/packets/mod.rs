@@ -11,6 +11,8 @@ mod ending;
 mod filter;
 #[cfg(test)]
 mod fixture;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod packet;
 mod read;
 mod reset_sender;

@@ -49,7 +49,7 @@ pub fn read_pcapng(path: impl AsRef<Path>) -> Result<CaptureFile, BadCapture> {
     read(path, file)
 }
 
-fn read(path: &Path, mut file: impl Read) -> Result<CaptureFile, BadCapture> {
+pub(super) fn read(path: &Path, mut file: impl Read) -> Result<CaptureFile, BadCapture> {
     let unreadable = |source| BadCapture::Unreadable {
         path: path.to_owned(),
         source,

@@ -57,6 +57,11 @@ impl Store {
         while self.bytes > self.max_bytes && self.forget() {}
     }
 
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     pub(super) fn conversation(&self, pair: &Pair) -> Option<Conversation> {
         let mut conversation = self.kept.get(pair)?.conversation();
         let first = conversation.packets().first()?.at;

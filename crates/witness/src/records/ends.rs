@@ -193,7 +193,7 @@ impl Ends {
         }
     }
 
-    fn take(&mut self, mut bytes: &[u8]) {
+    pub(super) fn take(&mut self, mut bytes: &[u8]) {
         while let Some(end) = bytes.iter().position(|byte| *byte == b'\n') {
             self.begun.extend(&bytes[..end]);
             bytes = &bytes[end + 1..];
@@ -209,6 +209,16 @@ impl Ends {
         if self.begun.len() + bytes.len() <= MAX_LINE {
             self.begun.extend(bytes);
         }
+    }
+
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(super) fn known(&self) -> &HashMap<Pair, ServerEnd> {
+        &self.known
+    }
+
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(super) fn is_bounded(&self) -> bool {
+        self.begun.len() <= MAX_LINE && self.order.len() <= MAX_KNOWN
     }
 
     fn remember(&mut self, end: ServerEnd) {

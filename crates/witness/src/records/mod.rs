@@ -2,6 +2,8 @@
 
 mod capture_file;
 mod ends;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod keeping;
 mod merged;
 mod record;

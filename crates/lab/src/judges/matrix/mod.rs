@@ -6,6 +6,8 @@
 
 mod args;
 mod cells;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod html;
 mod list;
 mod listener;
