@@ -149,10 +149,12 @@ pub fn binary(name: &str) -> PathBuf {
     path
 }
 
-/// Tests are built in `target/<profile>/deps`, programs in the directory above.
+/// Tests are built in `target/<profile>/deps`, programs, as the soak is one, in the directory above.
 fn beside_this_test() -> PathBuf {
     let mut path = env::current_exe().expect("a test knows its own path");
     path.pop();
-    path.pop();
+    if path.ends_with("deps") {
+        path.pop();
+    }
     path
 }
