@@ -1,10 +1,14 @@
 #!/usr/bin/env bash
 # Every test there is, on a Debian or Ubuntu machine with Rust. Stops at the first that fails; its last line says what
-# was not tested.
+# was not tested. FUZZ_SECONDS: how long each target is fuzzed (10).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # The directories of cargo and of nginx.
 export PATH="$PATH:$HOME/.cargo/bin:/usr/sbin"
+
+fuzz_seconds=${FUZZ_SECONDS:-10}
+# The unit tests would fuzz as well.
+unset FUZZ_SECONDS
 
 step=start
 untested=()
@@ -45,6 +49,16 @@ test_docker() {
     esac
 }
 
+test_fuzz() {
+    local status=0
+    tests/fuzz.sh "$fuzz_seconds" || status=$?
+    case $status in
+        0) ;;
+        77) not_tested 'libFuzzer, see above' ;;
+        *) return "$status" ;;
+    esac
+}
+
 # Makes resets, and asks the kernel for the reason of each.
 kernel_tests() {
     if ((EUID != 0)); then
@@ -65,6 +79,8 @@ run 'clippy' cargo clippy --locked --workspace --all-targets --all-features -- -
 run 'unit and end-to-end tests' cargo test --locked --workspace --features rstlab-tests/long
 run 'peer tests' cargo test --locked -p rstlab-tests --features peers --test 'peers_*' --test strace --test timeline
 run 'kernel tests' kernel_tests
+run 'soak' tests/soak.sh 2
+run 'fuzzing' test_fuzz
 run 'sample outputs' tests/docs.sh --check
 run 'documentation' env RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps
 run 'docker' test_docker
