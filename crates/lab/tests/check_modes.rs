@@ -149,7 +149,7 @@ async fn linger_loses_responses_beyond_its_bounds() {
     assert_verdicts(&report, Pass, &beyond.map(|name| (name, Loses)));
     let bytes = report.drain.bytes.unwrap();
     assert_near(bytes, 65_536, 655);
-    assert_near(report.drain.milliseconds.unwrap(), 2000, 200);
+    assert_time(report.drain.milliseconds.unwrap(), 2000);
 }
 
 #[tokio::test]
@@ -167,7 +167,7 @@ async fn changed_bounds_of_linger_are_found() {
         .await;
         assert_eq!(report.drain.kind, DrainKind::ReadsOn);
         assert_near(report.drain.bytes.unwrap(), bytes, bytes / 100);
-        assert_near(report.drain.milliseconds.unwrap(), time, time / 10);
+        assert_time(report.drain.milliseconds.unwrap(), time);
     }
 }
 
@@ -263,6 +263,17 @@ fn assert_near(found: Bound, expected: u64, most: u64) {
     for edge in [found.at_least, less_than] {
         assert!(edge.abs_diff(expected) <= most, "{found:?}, not {expected}");
     }
+}
+
+/// A server never closes before its time. A busy one closes later:
+/// `the_time_bound_is_found_if_few_bytes_are_read` compares with the times at which the server did close.
+fn assert_time(found: Bound, expected: u64) {
+    let less_than = found.less_than.unwrap();
+    assert!(found.at_least < less_than, "{found:?}");
+    assert!(
+        found.at_least >= expected / 2 && less_than > expected,
+        "{found:?}, not {expected} ms"
+    );
 }
 
 #[tokio::test]
