@@ -276,7 +276,12 @@ fn a_request_without_a_body_is_one_writev() {
 
 #[test]
 fn each_request_on_a_kept_connection_is_split() {
-    let settings = [("PROXY_UPSTREAM_KEEPALIVE", "on"), ("LOG", "debug")];
+    // A kept connection stays with its worker.
+    let settings = [
+        ("PROXY_UPSTREAM_KEEPALIVE", "on"),
+        ("PROXY_WORKERS", "1"),
+        ("LOG", "debug"),
+    ];
     let mut traced = TracedProxy::start(&settings);
     let mut upstream: Option<Upstream> = None;
     let get = ("GET / HTTP/1.1\r\nHost: x\r\n\r\n", "", "");

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -84,6 +85,8 @@ impl Lab {
                 writes: Writes::Split,
                 gap: kind.gap,
                 upstream_keepalive: kind.mode == Mode::IdleClose,
+                // A kept connection stays with its worker.
+                workers: NonZeroUsize::MIN,
                 ..rstlab_proxy::ProxyConfig::default()
             }
             .into(),

@@ -1,5 +1,6 @@
 //! The run of `rstlab trace`: one request through the testbed, and the record of its upstream connection.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -116,6 +117,8 @@ async fn ask(
         gap: config.gap,
         max_body: None,
         upstream_keepalive: config.mode.keeps_alive(),
+        // A kept connection stays with its worker: the second request has to reach the same one.
+        workers: NonZeroUsize::MIN,
         ..rstlab_proxy::ProxyConfig::default()
     };
     let testbed = ports.start(
