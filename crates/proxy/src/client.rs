@@ -12,7 +12,7 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use rstlab_cli::Live;
-use rstlab_wire::{ClientSlot, MAX_HEAD_BYTES, Stall, StopOrder, Tape, chain, close, queues};
+use rstlab_wire::{ClientSlot, MAX_HEAD_BYTES, Stall, StopOrder, Tape, chain, close};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -21,7 +21,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::client_io::{ClientIo, ClientSignals};
 use crate::config::ProxyConfig;
-use crate::first_head::{FirstHead, first_head};
+use crate::first_head::{FirstHead, first_head, ordered_to_close};
 use crate::forward;
 use crate::upstream::Shared;
 use crate::watched_socket::WatchedSocket;
@@ -76,8 +76,7 @@ async fn wait_and_serve(
         }
         FirstHead::TooSlow => {
             too_slow(&mut stream, peer, &config, &shared).await;
-            let linger = close::Policy::Linger(LINGER);
-            close::close(stream, linger, &mut Tape::default(), &stop.abandon).await;
+            close_in_stages(stream, &stop).await;
         }
         FirstHead::OrderedToClose => dismissed(peer),
     }
@@ -150,7 +149,7 @@ async fn serve(
     // `None`: the client has left, or is to leave.
     let result = {
         let mut failed = pin!(watch.failed());
-        let mut ordered_to_close = pin!(slot.ordered_to_close());
+        let mut ordered_to_close = pin!(ordered_to_close(watch.as_ref(), &slot));
         loop {
             tokio::select! {
                 biased;
@@ -171,13 +170,8 @@ async fn serve(
                 // hyper does not read while the upstream thinks, because a FIN would end a half-closed connection.
                 () = &mut failed => break None,
                 () = &mut ordered_to_close => {
-                    // A request may have come since the last read.
-                    if slot.is_idle() && matches!(queues::unread(watch.as_ref()), Ok(0)) {
-                        dismissed(peer);
-                        break None;
-                    }
-                    slot.stays();
-                    ordered_to_close.set(slot.ordered_to_close());
+                    dismissed(peer);
+                    break None;
                 }
                 () = stop.finish.cancelled(), if !stopping => {
                     stopping = true;
@@ -226,14 +220,13 @@ async fn serve(
     if signals.ends_with_reset() {
         close::abort_when_sent(stream, LINGER.time).await;
     } else {
-        close::close(
-            stream,
-            close::Policy::Linger(LINGER),
-            &mut Tape::default(),
-            &stop.abandon,
-        )
-        .await;
+        close_in_stages(stream, &stop).await;
     }
+}
+
+async fn close_in_stages(stream: TcpStream, stop: &StopOrder) {
+    let linger = close::Policy::Linger(LINGER);
+    close::close(stream, linger, &mut Tape::default(), &stop.abandon).await;
 }
 
 /// Tells the client if a response is the connection's last.

@@ -136,9 +136,7 @@ impl ClientIo {
     pub(crate) fn into_inner(self) -> WatchedSocket {
         self.io.into_inner()
     }
-}
 
-impl ClientIo {
     fn read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if !self.first.is_empty() {
             let piece = self.first.len().min(buf.remaining());

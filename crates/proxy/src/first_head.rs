@@ -47,8 +47,8 @@ pub(crate) async fn first_head(
     }
 }
 
-/// Waits for an order to close that comes before the client's first byte.
-async fn ordered_to_close(stream: &TcpStream, slot: &ClientSlot) {
+/// Waits for an order to close that finds the client idle. A request may have come since the last read.
+pub(crate) async fn ordered_to_close(stream: &TcpStream, slot: &ClientSlot) {
     loop {
         slot.ordered_to_close().await;
         if slot.is_idle() && matches!(queues::unread(stream), Ok(0)) {
