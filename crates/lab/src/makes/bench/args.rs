@@ -1,18 +1,11 @@
-//! The command line of `rstlab bench`, and what the command does: it announces the run, takes the turns, prints the tables.
+//! The command line of `rstlab bench`.
 
 use std::path::PathBuf;
-use std::process::ExitCode;
-use std::time::Duration;
 
-use anyhow::Context as _;
-use rstlab_cli::{EXIT_USAGE, Settings, block_on, stop_on_signals};
+use rstlab_cli::Settings;
 
 use super::cases::{BenchCase, CASES};
 use super::proxies::{PEERS, PROXIES, ProxySetup};
-use super::report::BenchReport;
-use super::run::BenchRun;
-use super::{markdown, text};
-use crate::shared::output::{Output, advance, print, progress_bar};
 
 /// The most rounds.
 const MAX_ROUNDS: usize = 100;
@@ -95,10 +88,10 @@ pub struct BenchConfig {
     pub(super) workers: Vec<usize>,
     pub(super) rounds: usize,
     pub(super) requests: u64,
-    list: bool,
-    json: Option<PathBuf>,
-    markdown: Option<PathBuf>,
-    quiet: bool,
+    pub(super) list: bool,
+    pub(super) json: Option<PathBuf>,
+    pub(super) markdown: Option<PathBuf>,
+    pub(super) quiet: bool,
 }
 
 impl BenchArgs {
@@ -174,7 +167,7 @@ fn each<T: PartialEq>(list: &str, value: impl Fn(&str) -> Option<T>) -> Option<V
 
 impl BenchConfig {
     /// The cases and the proxies, in words.
-    fn words(&self) -> String {
+    pub(super) fn words(&self) -> String {
         let cases = self
             .cases
             .iter()
@@ -189,7 +182,7 @@ impl BenchConfig {
     }
 
     /// How long the run takes, roughly.
-    fn announcement(&self) -> String {
+    pub(super) fn announcement(&self) -> String {
         let cases = self.cases.iter();
         let all = cases.map(|case| TURN_SECONDS + case.estimated_seconds(self.requests));
         let turns = self.workers.len() * self.rounds * self.proxies.len();
@@ -201,57 +194,6 @@ impl BenchConfig {
         let turns = turns * self.cases.len();
         format!("rstlab: {turns} turns, about {about} on two cores")
     }
-}
-
-/// Announces the run, takes the turns, writes the files, prints the tables.
-///
-/// # Errors
-/// Standard output is closed, a file can't be written, there is no port for the upstream, or a signal interrupted the
-/// command.
-pub fn execute(config: &BenchConfig) -> anyhow::Result<ExitCode> {
-    if config.list {
-        print([config.words()])?;
-        return Ok(ExitCode::SUCCESS);
-    }
-    let open = |path: &Option<PathBuf>| Output::create(path.as_deref());
-    let (json, markdown) = match open(&config.json).and_then(|it| Ok((it, open(&config.markdown)?)))
-    {
-        Ok(outputs) => outputs,
-        Err(error) => {
-            eprintln!("rstlab: {error:#}");
-            return Ok(ExitCode::from(EXIT_USAGE));
-        }
-    };
-    if !config.quiet {
-        eprintln!("{}", config.announcement());
-    }
-    let report = block_on(bench(config))?;
-    json.write_json(&report)?;
-    markdown.write(|| Ok(markdown::markdown(&report)))?;
-    if !config.quiet {
-        print([text::text(&report)])?;
-    }
-    Ok(if report.is_complete() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
-}
-
-async fn bench(config: &BenchConfig) -> anyhow::Result<BenchReport> {
-    let bar = progress_bar(config.quiet, "{msg:48} {bar:24} {elapsed}, {eta} to go");
-    bar.enable_steady_tick(Duration::from_secs(1));
-    let run = BenchRun {
-        config,
-        stop: stop_on_signals().context("cannot listen for signals")?,
-        progress: |done, all, words| {
-            bar.set_message(words);
-            advance(&bar, done, all);
-        },
-    };
-    let report = run.run().await?;
-    bar.finish_and_clear();
-    report.context("interrupted: there are no figures, and nothing is left running")
 }
 
 #[cfg(test)]

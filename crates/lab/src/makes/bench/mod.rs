@@ -8,6 +8,7 @@ mod args;
 mod cases;
 mod cells;
 mod cost;
+mod execute;
 mod markdown;
 mod proxies;
 mod report;
@@ -16,5 +17,6 @@ mod text;
 mod turn;
 mod upstream;
 
-pub use args::{BenchArgs, BenchConfig, execute};
+pub use args::{BenchArgs, BenchConfig};
+pub use execute::execute;
 pub use report::{BenchFigures, BenchReport, BenchRow, BenchedCase, BenchedProxy, Spread};
