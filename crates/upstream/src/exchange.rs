@@ -10,8 +10,8 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use rstlab_wire::close::{self, Bounds, Closed, Peer, Policy};
 use rstlab_wire::{
-    Failure, HeadGate, MAX_HEAD_BYTES, Reads, RequestEnd, Seen, Sensor, Stall, StopOrder, SysCall,
-    Tape, chain,
+    Failure, HeadGate, MAX_HEAD_BYTES, Reads, RequestEnd, Seen, Sensor, Stall, StopOrder, Tape,
+    chain,
 };
 use rstlab_witness::AnswerKind;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -151,12 +151,7 @@ pub(crate) async fn exchange(
     stop: StopOrder,
     tape: Tape,
 ) -> Answered {
-    let mut seen = Seen::new(tape, RequestEnd::default());
-    let began = seen.tape.begin();
-    // Fails only on a connection that is gone; the next read tells.
-    let nodelay = stream.set_nodelay(true);
-    let returned = nodelay.as_ref().map(|()| 0);
-    seen.tape.note(began, SysCall::Nodelay, returned);
+    let seen = Seen::new(tape, RequestEnd::default());
     let mut end = ConnectionEnd::UNANSWERED;
     let accepted = Instant::now();
     if !comes(&stream, stop.clone()).await {

@@ -137,10 +137,7 @@ impl History {
         let story = self.story(&question.subject);
         if question.at_reset && story.word.reset.is_none() {
             if self.waiting.len() > MAX_WAITING {
-                self.waiting.retain(|_, waiting| {
-                    waiting.retain(|one| !one.answer.is_closed());
-                    !waiting.is_empty()
-                });
+                self.forget_those_who_gave_up();
             }
             let Subject { server, client, .. } = question.subject;
             let pair = Pair::new(server, client);
@@ -149,6 +146,19 @@ impl History {
         }
         // It fails if the asker has given up.
         let _ = question.answer.send(story);
+    }
+
+    /// Whether somebody waits for a RST, or has waited and given up.
+    pub(super) fn is_waited_for(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// Drops the questions of those who no longer wait.
+    pub(super) fn forget_those_who_gave_up(&mut self) {
+        self.waiting.retain(|_, waiting| {
+            waiting.retain(|one| !one.answer.is_closed());
+            !waiting.is_empty()
+        });
     }
 
     fn story(&self, subject: &Subject) -> KernelStory {

@@ -1,5 +1,6 @@
 //! The trace pipe: asks the kernel for events, and reads their lines.
 
+use std::fs::File;
 use std::io;
 
 use tokio::net::unix::pipe::Receiver;
@@ -89,7 +90,9 @@ impl Scope<'_> {
 pub(super) struct TracePipe {
     events: Vec<&'static str>,
     // Dropped before the instance, which cannot be removed while the pipe is open.
-    pipe: Receiver,
+    pipe: File,
+    /// The same, from the first wait on: each event wakes a runtime that watches the pipe, also while nobody waits.
+    watched: Option<Receiver>,
     pub(super) instance: Instance,
     pub(super) format: Format,
     lines: LineReader,
@@ -97,7 +100,7 @@ pub(super) struct TracePipe {
 }
 
 impl TracePipe {
-    /// Starts to listen; call it inside a tokio runtime with IO.
+    /// Starts to listen.
     ///
     /// # Errors
     /// tracefs is not mounted, this is not root, or the kernel has no such tracepoint.
@@ -114,14 +117,7 @@ impl TracePipe {
         }
         // Since Linux 5.0 a poll waits until the buffer is half full, unless this says otherwise.
         let _ = instance.write("buffer_percent", "0");
-        let path = instance.path().join("trace_pipe");
         let pipe = instance.open("trace_pipe")?;
-        // tokio's AsyncFd is unsafe to make, its pipe is not: it only reads, and a trace pipe can be polled too.
-        let pipe = Receiver::from_file_unchecked(pipe).map_err(|source| Unavailable::Failed {
-            doing: "poll",
-            path,
-            source,
-        })?;
         let mut events = Vec::new();
         for (event, filter) in scope.events() {
             if let Some(filter) = filter {
@@ -133,6 +129,7 @@ impl TracePipe {
         Ok(Self {
             events,
             pipe,
+            watched: None,
             instance,
             format,
             lines: LineReader::default(),
@@ -141,16 +138,23 @@ impl TracePipe {
     }
 
     /// Waits for resets and adds them to `lines`: at least one read's worth, which may end within a line.
-    /// Nothing is lost if the future is dropped.
+    /// Nothing is lost if the future is dropped. Call it inside a tokio runtime with IO.
     ///
     /// # Errors
     /// The pipe cannot be read, or somebody turned this instance off.
     pub(super) async fn read(&mut self, lines: &mut Vec<ParsedLine>) -> io::Result<()> {
+        let pipe = match &mut self.watched {
+            Some(pipe) => pipe,
+            // tokio's AsyncFd is unsafe to make, its pipe is not: it only reads, and a trace pipe can be polled too.
+            None => self
+                .watched
+                .insert(Receiver::from_file_unchecked(self.pipe.try_clone()?)?),
+        };
         loop {
-            self.pipe.readable().await?;
+            pipe.readable().await?;
             // Not `read()`: it takes a short read for the end of what is there, and a trace pipe gives a page at
             // a time.
-            match self.pipe.try_read(&mut self.buf) {
+            match pipe.try_read(&mut self.buf) {
                 Ok(0) => return Err(io::Error::other("somebody turned the trace instance off")),
                 Ok(bytes) => {
                     self.lines.take(&self.buf[..bytes], lines);

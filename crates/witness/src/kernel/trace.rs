@@ -81,7 +81,7 @@ pub struct KernelTrace {
 }
 
 impl KernelTrace {
-    /// Starts to listen; call it inside a tokio runtime with IO.
+    /// Starts to listen.
     ///
     /// # Errors
     /// tracefs is not mounted, this is not root, or the kernel has no such tracepoint.
@@ -107,7 +107,7 @@ impl KernelTrace {
     }
 
     /// Waits until something has happened, and adds the events that can be told now, perhaps none. Nothing is lost if
-    /// the future is dropped.
+    /// the future is dropped. Call it inside a tokio runtime with IO.
     ///
     /// # Errors
     /// The pipe cannot be read, or somebody turned this instance off.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use rstlab_wire::monotonic_now;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::format::Format;
@@ -18,6 +18,11 @@ use crate::unavailable::Unavailable;
 
 /// Bounded queue of questions; a full queue makes the asker wait.
 const MAX_QUESTIONS: usize = 1024;
+
+/// Pauses between two looks at the trace: while nobody waits for a RST, and while somebody does. A thread that is woken
+/// by each event costs more CPU time than the reading of the events.
+const PAUSE: Duration = Duration::from_millis(100);
+const SHORT_PAUSE: Duration = Duration::from_millis(1);
 
 /// Listens to the kernel's trace in a task of its own, remembers what it told of the connections of one port, and
 /// answers questions about them. Cloning is cheap; the trace instance goes with the last clone.
@@ -105,19 +110,25 @@ async fn listen(
     let mut history = History::default();
     let mut events = Vec::new();
     loop {
-        let (read, question) = tokio::select! {
+        let pause = match history.is_waited_for() {
+            true => SHORT_PAUSE,
+            false => PAUSE,
+        };
+        let question = tokio::select! {
             biased;
             () = stop.cancelled() => return,
             question = asked.recv() => match question {
-                // Events from before the question belong to the answer.
-                Some(question) => (trace.drain(&mut events), Some(question)),
+                Some(question) => Some(question),
                 None => return,
             },
-            read = trace.next(&mut events) => (read, None),
+            () = sleep(pause) => None,
         };
+        // Events from before a question belong to its answer.
+        let read = trace.drain(&mut events);
         history.take(&mut events, monotonic_now());
-        if let Some(question) = question {
-            history.asked(question);
+        match question {
+            Some(question) => history.asked(question),
+            None => history.forget_those_who_gave_up(),
         }
         if let Err(error) = read {
             tracing::error!("the kernel's trace cannot be read any more: {error}");
