@@ -96,3 +96,59 @@ async fn idle_clients_give_their_descriptors_to_new_ones() {
     assert_eq!(ended.summary("requests"), requests);
     assert_eq!(ended.summary("whole"), requests);
 }
+
+/// The pipes that a process has open, counted by their ends.
+fn pipe_ends(proxy: &Server) -> usize {
+    let directory = format!("/proc/{}/fd", proxy.pid().as_raw_nonzero());
+    let ends = std::fs::read_dir(directory).unwrap().flatten();
+    // A descriptor may be closed between the two looks.
+    ends.filter_map(|end| std::fs::read_link(end.path()).ok())
+        .filter(|target| target.to_string_lossy().starts_with("pipe:"))
+        .count()
+}
+
+async fn until_pipe_ends(proxy: &Server, count: usize) {
+    soon(async {
+        while pipe_ends(proxy) != count {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_large_response_has_a_pipe_while_it_lasts_and_is_copied_if_there_is_no_descriptor_for_one()
+ {
+    const LENGTH: usize = 64_000_000;
+    let upstream = Peer::start(|mut stream, _| async move {
+        read_head(&mut stream).await;
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {LENGTH}\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        // The client may leave.
+        let _ = stream.write_all(&vec![b'x'; LENGTH]).await;
+    })
+    .await;
+    // 64 descriptors are kept back: six are for two clients, two upstream connections, and one pipe.
+    for (limit, pipes) in [("ulimit -n 1000", 2), ("ulimit -n 70", 1)] {
+        let limited = format!("{limit} && exec \"$0\"");
+        let limited = ["sh", "-c", &limited];
+        let settings = [("PROXY_WORKERS", "1")];
+        let proxy = Server::start(proxy_command(&limited, upstream.address, &settings));
+        let before = pipe_ends(&proxy);
+        let request = "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+        let mut leaves = connect(proxy.address, request).await;
+        let head = read_head(&mut leaves).await;
+        assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+        let mut stays = connect(proxy.address, request).await;
+        let head = read_head(&mut stays).await;
+        assert!(head.starts_with("HTTP/1.1 200"), "{head}");
+        until_pipe_ends(&proxy, before + 2 * pipes).await;
+        // The bytes in the pipe end with it.
+        drop(leaves);
+        let answer = read_to_end(&mut stays).await;
+        assert!(answer.bytes.len() == LENGTH && answer.bytes.iter().all(|byte| *byte == b'x'));
+        until_pipe_ends(&proxy, before).await;
+        let ended = proxy.stop();
+        assert_eq!((ended.summary("whole"), ended.summary("left")), (1, 1));
+    }
+}

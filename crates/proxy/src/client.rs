@@ -124,7 +124,7 @@ async fn serve(
                 )
             }
         });
-    let (socket, watch) = WatchedSocket::new(stream);
+    let (socket, watch) = WatchedSocket::new(stream, signals.pipe.clone());
     let io = Stall::sending(socket, Some(SEND_LIMIT));
     let mut connection = http1::Builder::new()
         // A client may half-close after its request and still wants the response.

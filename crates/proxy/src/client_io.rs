@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 
 use futures_util::task::AtomicWaker;
 use rstlab_wire::{
-    Backpressure, ClientSlot, Framing, GATHER_BYTES, GATHERED_READ_BYTES, Stall, Wrapper,
+    Backpressure, ClientSlot, Framing, GATHER_BYTES, GATHERED_READ_BYTES, PipeOut, Stall, Wrapper,
     passes_through, poll_read_up_to,
 };
 use tokio::io::{AsyncWrite, ReadBuf};
@@ -30,6 +30,7 @@ pub(crate) struct ClientSignals {
     pub(crate) requests_out: Backpressure,
     /// Of the bodies that go to the client.
     pub(crate) responses: Backpressure,
+    pub(crate) pipe: PipeOut,
 }
 
 impl ClientSignals {
@@ -43,6 +44,7 @@ impl ClientSignals {
             flush: AtomicWaker::new(),
             requests_out: Backpressure::default(),
             responses: Backpressure::default(),
+            pipe: PipeOut::default(),
         }
     }
 
@@ -86,6 +88,11 @@ impl ClientSignals {
         self.unflushed.store(false, Ordering::Relaxed);
         self.responses.flushed();
         self.flush.wake();
+    }
+
+    /// Wakes the task when the kernel has all bytes that hyper got.
+    pub(crate) fn wake_when_flushed(&self, cx: &Context<'_>) {
+        self.flush.register(cx.waker());
     }
 
     /// Waits until the kernel has all bytes that hyper got.

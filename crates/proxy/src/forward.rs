@@ -11,7 +11,6 @@ use http::request::Parts;
 use http::{Request, Response, StatusCode, Version};
 use http_body::Body;
 use http_body_util::{Either, Full, Limited};
-use hyper::body::Incoming;
 use rstlab_wire::{RequestEnd, chain};
 use rustix::io::Errno;
 use scopeguard::ScopeGuard;
@@ -24,10 +23,11 @@ use crate::headers;
 use crate::outgoing::Outgoing;
 use crate::refuse::Refused;
 use crate::relay::Relay;
+use crate::response_body::ResponseBody;
 use crate::trouble::Trouble;
-use crate::upstream::{self, Shared};
+use crate::upstream::{self, FromClient, Shared};
 
-type ProxyBody = Either<Relay<Incoming>, Full<Bytes>>;
+type ProxyBody = Either<Relay<ResponseBody>, Full<Bytes>>;
 
 /// Forwards one request, and answers with the upstream's response or with the reason why there is none.
 pub(crate) async fn forward<B>(
@@ -135,13 +135,14 @@ where
     };
     exchange.server = Some(server);
     let (driver, handed) = oneshot::channel();
+    let (borrow, borrows) = oneshot::channel();
     let response = upstream::send(
         Request::from_parts(head, body),
         stream,
         exchange,
         &config,
-        shared,
-        handed,
+        &shared,
+        FromClient { handed, borrows },
     );
     match response.await {
         Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
@@ -155,8 +156,15 @@ where
                 return answer(Trouble::Malformed);
             }
             let early = !request_end.is_reached();
-            let mut response =
-                response.map(|body| Either::Left(Relay::new(body, version, signals, driver)));
+            let (head, body) = response.into_parts();
+            let body = match early {
+                true => ResponseBody::Copied(body),
+                false => {
+                    ResponseBody::spliced_if_large(body, borrow, &shared.slots, &signals).await
+                }
+            };
+            let body = Either::Left(Relay::new(body, version, signals, driver));
+            let mut response = Response::from_parts(head, body);
             // The proxy's version, not the upstream's (RFC 9110 §2.5): an HTTP/1.1 client gets chunks from an HTTP/1.0
             // upstream too. hyper speaks HTTP/1.0 to a client that does.
             *response.version_mut() = Version::HTTP_11;

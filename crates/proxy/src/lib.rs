@@ -5,7 +5,7 @@
 //!
 //! The way of a request: a worker of [`run`] accepts; `client` serves the connection with hyper and ends it in stages;
 //! `forward` turns a request into an exchange; `upstream` makes the connection, drives it and watches it to
-//! its end, or gives it to the `pool` of connections that are `kept`; `relay` hands the response on and never lets a
+//! its end, or gives it to the `pool` of connections that are `kept`; a large `response_body` is `spliced`; `relay` hands the response on and never lets a
 //! cut one look whole; `exchange` holds the facts until the end, which the `log` and other takers get.
 
 mod client;
@@ -22,6 +22,8 @@ mod outgoing;
 mod pool;
 mod refuse;
 mod relay;
+mod response_body;
+mod spliced;
 mod trouble;
 mod upstream;
 mod watched_socket;

@@ -36,7 +36,7 @@ fn what(ended: &Ended, end: &ProxyEnd) -> Option<String> {
     {
         let doing = match failure.call {
             Call::Connect => "connecting to",
-            Call::Recv => "reading",
+            Call::Recv | Call::Splice => "reading",
             Call::Writev => "sending to",
             Call::SoError => "watching",
         };

@@ -22,7 +22,8 @@ use rustix::io::Errno;
 use socket2::SockRef;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot::error::RecvError;
+use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -32,6 +33,7 @@ use crate::connect;
 use crate::exchange::{Came, Exchange, Finished, Handed};
 use crate::outgoing::Outgoing;
 use crate::pool::Pool;
+use crate::spliced::{Borrow, Lent, UpstreamIo};
 use crate::trouble::Trouble;
 
 /// How long a connection is watched after its response: a harmless reset comes within a round trip.
@@ -74,6 +76,31 @@ impl Shared {
             Came::Abandoned
         } else {
             Came::ClientLeft
+        }
+    }
+
+    /// What the client was handed; the sender is dropped unused if the client is gone, and the response with it.
+    fn came(&self, handed: Result<Handed, RecvError>) -> Handed {
+        let mut handed = handed.unwrap_or(Handed {
+            came: Came::ClientLeft,
+            body_bytes: 0,
+            expected_bytes: None,
+        });
+        if handed.came == Came::ClientLeft {
+            handed.came = self.gone();
+        }
+        handed
+    }
+
+    /// The right to watch a connection after its response, if the response came whole.
+    fn watcher(&self, handed: Handed) -> Option<SemaphorePermit<'_>> {
+        match handed.came {
+            Came::Whole => self.watchers.try_acquire().ok(),
+            Came::Cut(_)
+            | Came::Nothing(_)
+            | Came::Refused(_)
+            | Came::ClientLeft
+            | Came::Abandoned => None,
         }
     }
 
@@ -129,10 +156,19 @@ pub(crate) async fn connect(
     Ok((stream, server))
 }
 
+/// What a request's end of the exchange tells the driver of the upstream connection.
+#[derive(Debug)]
+pub(crate) struct FromClient {
+    /// What the client was handed.
+    pub(crate) handed: oneshot::Receiver<Handed>,
+    /// The response's body is to be spliced.
+    pub(crate) borrows: oneshot::Receiver<Borrow>,
+}
+
 /// Sends a request on a connection, and starts a task that drives the connection to its end.
 ///
-/// `handed` tells the task what the client was handed. After a whole response the task gives the connection to the
-/// pool or watches it; then it hands on how the exchange ended.
+/// After a whole response the task gives the connection to the pool or watches it; then it hands on how the exchange
+/// ended.
 ///
 /// # Errors
 /// There is no response.
@@ -141,8 +177,8 @@ pub(crate) async fn send<B>(
     stream: TcpStream,
     mut exchange: Exchange,
     config: &ProxyConfig,
-    shared: Arc<Shared>,
-    handed: oneshot::Receiver<Handed>,
+    shared: &Arc<Shared>,
+    client: FromClient,
 ) -> hyper::Result<Response<Incoming>>
 where
     B: http_body::Body<Data = bytes::Bytes> + Send + Unpin + 'static,
@@ -171,9 +207,9 @@ where
         .handshake(TokioIo::new(Flushes::new(io, out, back)))
         .await?;
     let response = sender.send_request(request);
-    let tasks = shared.tasks.clone();
+    let (tasks, shared) = (&shared.tasks, Arc::clone(shared));
     tasks.spawn(async move {
-        if let Some(finished) = drive(connection, sender, handed, exchange, &shared).await {
+        if let Some(finished) = drive(connection, sender, client, exchange, &shared).await {
             shared.end(finished);
         }
     });
@@ -184,7 +220,7 @@ where
 async fn drive<B>(
     mut connection: http1::Connection<Io, B>,
     mut sender: http1::SendRequest<B>,
-    mut handed: oneshot::Receiver<Handed>,
+    mut client: FromClient,
     exchange: Exchange,
     shared: &Shared,
 ) -> Option<Finished>
@@ -196,56 +232,111 @@ where
     let handed = loop {
         tokio::select! {
             biased;
-            handed = &mut handed => break handed,
+            handed = &mut client.handed => break handed,
+            borrow = &mut client.borrows, if !client.borrows.is_terminated() => {
+                // If the connection has ended, the drop tells the borrower.
+                if let Ok(borrow) = borrow && ended.is_none() {
+                    return lend(connection, borrow, client.handed, exchange, shared).await;
+                }
+            }
             result = std::future::poll_fn(|cx| connection.poll_without_shutdown(cx)), if ended.is_none() => {
                 ended = Some(result);
             }
         }
     };
-    // The sender is dropped unused if the client is gone, and the response with it.
-    let mut handed = handed.unwrap_or(Handed {
-        came: Came::ClientLeft,
-        body_bytes: 0,
-        expected_bytes: None,
-    });
-    if handed.came == Came::ClientLeft {
-        handed.came = shared.gone();
-    }
+    let mut handed = shared.came(handed);
     if let Some(Err(error)) = &ended {
         handed.came = handed.came.with_end(Trouble::of(error));
     }
-    let slot = match handed.came {
-        Came::Whole => shared.watchers.try_acquire().ok(),
-        Came::Cut(_) | Came::Nothing(_) | Came::Refused(_) | Came::ClientLeft | Came::Abandoned => {
-            None
-        }
-    };
+    let watcher = shared.watcher(handed);
     let at = monotonic_now();
     // A server that answers HEAD with a body, against RFC 9110 §9.3.2, may send the body later than the head: as the
     // answer to the next request, and no look at the socket could tell.
     let persists = shared.pool.is_some()
         && !exchange.is_head()
-        && slot.is_some()
+        && watcher.is_some()
         && ended.is_none()
         && persists(&mut connection, &mut sender).await;
     let parts = connection.into_parts();
     let io = parts.io.into_inner().into_inner().into_inner();
-    let (stream, mut seen) = io.into_inner().into_inner().into_inner().into_parts();
+    // Stray bytes may come behind the answer.
+    let persists = persists && parts.read_buf.is_empty();
+    let ends = HandedAt {
+        handed,
+        at,
+        persists,
+    };
+    end(io.into_inner(), ends, watcher, exchange, shared).await
+}
+
+/// Lends the connection to the response's body, and takes over again when the client's part in the exchange is over.
+///
+/// hyper has read the head and at most one piece of the body, which it has handed on; so its buffer is empty.
+async fn lend<B>(
+    connection: http1::Connection<Io, B>,
+    borrow: Borrow,
+    handed: oneshot::Receiver<Handed>,
+    exchange: Exchange,
+    shared: &Shared,
+) -> Option<Finished>
+where
+    B: http_body::Body<Data = bytes::Bytes> + Send + Unpin + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let guarded = connection.into_parts().io.into_inner().into_inner();
+    let persists = shared.pool.is_some() && !guarded.ends_connection();
+    let (lent, back) = Lent::new(guarded.into_inner().into_inner());
+    // If the client is gone, the connection comes back at once.
+    let _ = borrow.send(lent);
+    let handed = shared.came(handed.await);
+    let at = monotonic_now();
+    // Comes back when the body has ended or is dropped.
+    let io = back.await.ok()?;
+    let ends = HandedAt {
+        handed,
+        at,
+        persists,
+    };
+    end(io, ends, shared.watcher(handed), exchange, shared).await
+}
+
+/// The end of the client's part in an exchange.
+struct HandedAt {
+    handed: Handed,
+    at: Duration,
+    /// The connection may carry another request, as far as HTTP is concerned.
+    persists: bool,
+}
+
+/// Keeps or watches the connection after a whole response; `None` if it is kept.
+async fn end(
+    io: UpstreamIo,
+    HandedAt {
+        handed,
+        at,
+        persists,
+    }: HandedAt,
+    watcher: Option<SemaphorePermit<'_>>,
+    exchange: Exchange,
+    shared: &Shared,
+) -> Option<Finished> {
+    let (stream, mut seen) = io.into_inner().into_inner().into_parts();
     if handed.came == Came::Whole {
         seen.response_whole();
     }
-    // An answer may come before the end of its request, and stray bytes may come behind the answer.
-    let in_step = seen.is_request_whole() && seen.is_head_written() && parts.read_buf.is_empty();
+    // An answer may come before the end of its request.
+    let in_step = seen.is_request_whole() && seen.is_head_written();
     let mut finished = exchange.finished(seen, handed, at);
     if let Some(pool) = &shared.pool
         && persists
         && in_step
+        && watcher.is_some()
         && finished.seen.failure().is_none()
     {
         shared.keep(pool, stream, finished);
         return None;
     }
-    let stream = match slot {
+    let stream = match watcher {
         Some(_) => finished.watch(stream, &shared.abandon).await,
         None => stream,
     };

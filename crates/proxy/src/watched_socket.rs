@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use rstlab_wire::PipeOut;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -14,6 +15,7 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 pub(crate) struct WatchedSocket {
     read: OwnedReadHalf,
     write: Arc<OwnedWriteHalf>,
+    pipe: PipeOut,
 }
 
 /// Sees the errors of a [`WatchedSocket`].
@@ -21,11 +23,11 @@ pub(crate) struct WatchedSocket {
 pub(crate) struct SocketWatch(Arc<OwnedWriteHalf>);
 
 impl WatchedSocket {
-    pub(crate) fn new(stream: TcpStream) -> (Self, SocketWatch) {
+    pub(crate) fn new(stream: TcpStream, pipe: PipeOut) -> (Self, SocketWatch) {
         let (read, write) = stream.into_split();
         let write = Arc::new(write);
         let watch = SocketWatch(Arc::clone(&write));
-        (Self { read, write }, watch)
+        (Self { read, write, pipe }, watch)
     }
 
     /// The stream, whose last owners are the socket and its watch.
@@ -77,7 +79,7 @@ impl AsyncWrite for WatchedSocket {
         let stream: &TcpStream = self.write.as_ref().as_ref();
         loop {
             ready!(stream.poll_write_ready(cx))?;
-            match stream.try_write_vectored(bufs) {
+            match self.pipe.try_write(stream, bufs) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 written => return Poll::Ready(written),
             }

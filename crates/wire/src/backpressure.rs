@@ -42,6 +42,11 @@ impl Backpressure {
         self.0.blocked.store(true, Ordering::Relaxed);
     }
 
+    /// Whether the kernel has all bytes of all pieces.
+    pub fn is_flushed(&self) -> bool {
+        self.0.on_the_way.load(Ordering::Relaxed) == 0 && !self.0.blocked.load(Ordering::Relaxed)
+    }
+
     /// The kernel has all bytes: hyper flushes its connection when its own buffer is empty.
     pub fn flushed(&self) {
         self.0.on_the_way.store(0, Ordering::Relaxed);

@@ -24,6 +24,11 @@ impl<T> Guarded<T> {
         }
     }
 
+    /// Whether the response says that it is the connection's last (RFC 9112 §9.3).
+    pub fn ends_connection(&self) -> bool {
+        self.framing.ends_connection()
+    }
+
     /// The connection inside.
     pub fn into_inner(self) -> T {
         self.io

@@ -5,7 +5,7 @@
 //! two `writev(2)` calls, [`ReadOn`] goes on reading after a failed write, [`HeadGate`] stops reading after the head,
 //! [`Stall`] sets the time limits, [`Backpressure`] holds a body back and [`Flushes`] feeds it, [`Framing`] and
 //! [`Guarded`] refuse messages that can be read in two ways (they follow the messages with [`Messages`], as all that read
-//! HTTP/1.1 do), and [`close`] holds the ways to close. [`workers`] starts the threads that serve a listener, [`accept`]
+//! HTTP/1.1 do), [`Pipe`] and [`PipeOut`] move a body from socket to socket in the kernel, and [`close`] holds the ways to close. [`workers`] starts the threads that serve a listener, [`accept`]
 //! accepts connections until the [`StopOrder`], [`Slots`] has idle clients close if descriptors run short.
 
 pub mod accept;
@@ -20,6 +20,7 @@ mod gather;
 mod guarded;
 mod message;
 mod pause;
+mod pipe;
 pub mod queues;
 mod read_on;
 mod seen;
@@ -43,6 +44,7 @@ pub use message::{
     MessagePart, Messages, is_beginning_of_request,
 };
 pub use pause::Pause;
+pub use pipe::{Pipe, PipeOut, SpliceRead};
 pub use read_on::{OnWriteError, ReadOn};
 pub use seen::{Account, Call, Failure, Phase, RequestEnd, Seen, SharedSeen, errno_text};
 pub use sensor::Sensor;

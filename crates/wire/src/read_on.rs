@@ -6,7 +6,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::{Wrapper, passes_through};
+use crate::{Pipe, SpliceRead, Wrapper, passes_through};
 
 /// The policy for a request whose sending fails because the peer reset the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -77,6 +77,22 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Wrapper for ReadOn<T> {
                 self.broken = Some(error.kind());
                 Poll::Ready(Ok(dropped))
             }
+            result => Poll::Ready(result),
+        }
+    }
+}
+
+impl<T: SpliceRead> SpliceRead for ReadOn<T> {
+    fn poll_splice(
+        &mut self,
+        cx: &mut Context<'_>,
+        pipe: &Pipe,
+        limit: usize,
+    ) -> Poll<io::Result<usize>> {
+        match ready!(self.io.poll_splice(cx, pipe, limit)) {
+            Ok(0) if self.broken == Some(io::ErrorKind::ConnectionReset) => Poll::Ready(Err(
+                io::Error::from_raw_os_error(rustix::io::Errno::CONNRESET.raw_os_error()),
+            )),
             result => Poll::Ready(result),
         }
     }

@@ -24,6 +24,9 @@ pub enum Call {
     /// `recv(2)`
     #[strum(serialize = "recv()")]
     Recv,
+    /// `splice(2)`, from the socket.
+    #[strum(serialize = "splice()")]
+    Splice,
     /// `writev(2)`
     #[strum(serialize = "writev()")]
     Writev,
@@ -90,7 +93,7 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let what = match self.call {
-            Call::Connect | Call::Recv | Call::Writev => "failed",
+            Call::Connect | Call::Recv | Call::Splice | Call::Writev => "failed",
             // The call itself succeeds: it tells of an error.
             Call::SoError => "returned",
         };
@@ -209,6 +212,11 @@ impl Seen {
         self.response_head.feed(bytes);
     }
 
+    /// Notes bytes of the response's body that went into a pipe.
+    pub(crate) fn spliced(&mut self, bytes: usize) {
+        self.read_bytes += bytes as u64;
+    }
+
     /// Notes a failed call, unless a call has failed before.
     pub fn failed(&mut self, call: Call, error: &io::Error) {
         let phase = self.phase_of(call);
@@ -295,6 +303,8 @@ impl Seen {
         match call {
             Call::Writev if self.head_written => Phase::SendingBody,
             Call::Connect | Call::Writev => Phase::SendingHead,
+            // Only bodies are spliced.
+            Call::Splice => Phase::ReadingBody,
             Call::Recv | Call::SoError if self.response_head.is_complete() => Phase::ReadingBody,
             Call::Recv | Call::SoError if self.read_bytes > 0 => Phase::ReadingHead,
             Call::Recv | Call::SoError if sending && self.head_written => Phase::SendingBody,

@@ -6,7 +6,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::{Account, Call, Seen, SysCall, Wrapper, passes_through};
+use crate::{Account, Call, Pipe, Seen, SpliceRead, SysCall, Wrapper, passes_through};
 
 /// Passes every call through and notes its result in a [`Seen`].
 #[derive(Debug)]
@@ -59,6 +59,27 @@ impl<T: AsyncRead + AsyncWrite + Unpin, A: Account> Wrapper for Sensor<T, A> {
             match &result {
                 Ok(bytes) => seen.wrote(bufs, *bytes),
                 Err(error) => seen.failed(Call::Writev, error),
+            }
+        });
+        Poll::Ready(result)
+    }
+}
+
+impl<T: SpliceRead, A: Account> SpliceRead for Sensor<T, A> {
+    fn poll_splice(
+        &mut self,
+        cx: &mut Context<'_>,
+        pipe: &Pipe,
+        limit: usize,
+    ) -> Poll<io::Result<usize>> {
+        let began = self.account.with(|seen| seen.tape.begin());
+        let result = ready!(self.io.poll_splice(cx, pipe, limit));
+        self.account.with(|seen| {
+            let spliced = result.as_ref().map(|bytes| *bytes as u64);
+            seen.tape.note(began, SysCall::Splice, spliced);
+            match &result {
+                Ok(bytes) => seen.spliced(*bytes),
+                Err(error) => seen.failed(Call::Splice, error),
             }
         });
         Poll::Ready(result)

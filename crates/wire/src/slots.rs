@@ -50,7 +50,7 @@ struct CloseOrder {
     news: Notify,
 }
 
-/// The descriptor of one connection. Dropped, it is free.
+/// The descriptor of one connection, or those of a pipe. Dropped, it is free.
 #[derive(Debug)]
 pub struct Slot {
     _permit: OwnedSemaphorePermit,
@@ -88,6 +88,12 @@ impl Slots {
             Ok(permit) => Some(Slot { _permit: permit }),
             Err(_) => timeout(limit, self.slot(&self.0.free)).await.ok()?,
         }
+    }
+
+    /// The two descriptors of a pipe, if they are free.
+    pub fn pipe(&self) -> Option<Slot> {
+        let permits = Arc::clone(&self.0.free).try_acquire_many_owned(2);
+        permits.ok().map(|permit| Slot { _permit: permit })
     }
 
     /// Waits for the descriptor of a client's connection that is about to be accepted.

@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
 use crate::message::{MAX_INTERIM, ResponseHead};
-use crate::{RequestEnd, Wrapper, passes_through};
+use crate::{Pipe, RequestEnd, SpliceRead, Wrapper, passes_through};
 
 /// Sets a limit to the time between two successful operations, for reading and for sending.
 ///
@@ -162,6 +162,25 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Wrapper for Stall<T> {
             return Poll::Ready(Err(error));
         }
         Pin::new(&mut self.io).poll_flush(cx)
+    }
+}
+
+impl<T: SpliceRead> SpliceRead for Stall<T> {
+    fn poll_splice(
+        &mut self,
+        cx: &mut Context<'_>,
+        pipe: &Pipe,
+        limit: usize,
+    ) -> Poll<io::Result<usize>> {
+        let result = self.io.poll_splice(cx, pipe, limit);
+        let Some(reading) = &mut self.reading else {
+            return result;
+        };
+        if result.is_pending() {
+            return reading.poll_stalled(cx).map(Err);
+        }
+        reading.limit.moved();
+        result
     }
 }
 

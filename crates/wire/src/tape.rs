@@ -45,6 +45,8 @@ pub enum SysCall {
     /// `recv(2)` with `MSG_PEEK`.
     #[strum(serialize = "recv(MSG_PEEK)")]
     Peek,
+    /// `splice(2)`, from the socket.
+    Splice,
     /// `writev(2)`.
     Writev,
     /// `shutdown(2)` with `SHUT_WR`.

@@ -11,5 +11,6 @@ mod leaving;
 mod log;
 mod messages;
 mod shutdown;
+mod splice;
 mod support;
 mod workers;

@@ -19,6 +19,8 @@ pub struct Framing {
     messages: Option<Messages>,
     /// The message is the last one.
     is_last: bool,
+    /// The head of the message says that the connection ends behind it.
+    ends_connection: bool,
 }
 
 impl Framing {
@@ -36,12 +38,18 @@ impl Framing {
         Self {
             messages: Some(Messages::new(direction)),
             is_last: false,
+            ends_connection: false,
         }
     }
 
     /// Whether all messages so far are whole, and another may come.
     pub fn is_between_messages(&self) -> bool {
         self.messages.as_ref().is_some_and(Messages::is_between)
+    }
+
+    /// Whether the head of the last message says that no other message follows (RFC 9112 §9.3).
+    pub fn ends_connection(&self) -> bool {
+        self.ends_connection
     }
 
     /// Looks at the bytes of `buf` behind the first `from`; if there is a message to be refused, returns why.
@@ -64,6 +72,7 @@ impl Framing {
             };
             from += step.bytes;
             if let MessagePart::Head(head) = step.part {
+                self.ends_connection = head.is_last;
                 self.is_last = head.is_last || messages.direction != Direction::Requests;
             }
             if step.ends && self.is_last {

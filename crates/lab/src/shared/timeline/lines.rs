@@ -119,8 +119,10 @@ impl<'a> LineWriter<'a> {
                     SysCall::Writev => 2,
                     // The first read is the beginning of an answer or of a request.
                     SysCall::Recv if returned > 0 => 1,
+                    SysCall::Splice if returned > 0 => 0,
                     SysCall::Peek | SysCall::Nodelay | SysCall::SoError => 0,
                     SysCall::Recv
+                    | SysCall::Splice
                     | SysCall::Connect
                     | SysCall::Accept4
                     | SysCall::LingerZero
@@ -244,7 +246,7 @@ fn together(kind: EventKind, events: &[&Event]) -> Mark {
         EventKind::Call(lane, call) => Mark::Words {
             lane,
             text: match call {
-                SysCall::Recv | SysCall::Writev => {
+                SysCall::Recv | SysCall::Splice | SysCall::Writev => {
                     format!("{count} × {}", words::call(call, Ok(bytes)))
                 }
                 _ => format!("{count} × {}", call.as_str()),

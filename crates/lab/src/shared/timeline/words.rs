@@ -29,8 +29,8 @@ pub(super) fn call(call: SysCall, returned: Result<u64, i32>) -> String {
     match (call, returned) {
         (_, Err(0)) => format!("{name}: failed"),
         (_, Err(errno)) => format!("{name}: {}", errno::numbered(errno)),
-        (SysCall::Recv, Ok(0)) => format!("{name} = 0, end of stream"),
-        (SysCall::Recv | SysCall::Peek | SysCall::Writev, Ok(bytes)) => {
+        (SysCall::Recv | SysCall::Splice, Ok(0)) => format!("{name} = 0, end of stream"),
+        (SysCall::Recv | SysCall::Splice | SysCall::Peek | SysCall::Writev, Ok(bytes)) => {
             format!("{name} = {}", grouped(bytes))
         }
         (SysCall::Unread, Ok(bytes)) => format!("FIONREAD = {} unread", grouped(bytes)),
