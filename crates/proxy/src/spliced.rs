@@ -90,7 +90,7 @@ impl Spliced {
         if self.left_bytes == 0 {
             self.lent = Lent(None);
         }
-        // hyper does not poll a body again after each flush (`Dispatcher::poll_loop`), and no socket may have news.
+        // hyper may flush and not poll the body again (`Dispatcher::poll_loop`), and the sockets may have no news.
         self.signals.wake_when_flushed(cx);
         Poll::Ready((!piece.is_empty()).then_some(Ok(piece)))
     }
