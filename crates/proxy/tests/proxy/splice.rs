@@ -123,23 +123,27 @@ async fn bodies_of_all_sizes_arrive_as_they_were_sent_on_kept_connections() {
     assert!(upstream.finish().await <= 2, "connections are used again");
 }
 
+/// The upstream would answer a second request on the connection: what its head says decides.
 #[tokio::test]
 async fn a_response_of_http_1_0_is_spliced_too_and_its_connection_is_not_kept() {
-    let answer = [
-        b"HTTP/1.0 200 OK\r\nContent-Length: 400000\r\n\r\n",
-        &body(400_000)[..],
-    ]
-    .concat();
-    let upstream = Peer::answering(answer, PeerEnd::Close).await;
+    const LARGE: usize = 400_000;
+    let upstream = Peer::start(|mut stream, _| async move {
+        while try_read_head(&mut stream).await.is_some() {
+            let head = format!("HTTP/1.0 200 OK\r\nContent-Length: {LARGE}\r\n\r\n");
+            let answer = [head.into_bytes(), body(LARGE)].concat();
+            stream.write_all(&answer).await.unwrap();
+        }
+    })
+    .await;
     let proxy = keeping(&upstream).await;
     let mut client = proxy.connect().await;
-    for _ in 0..2 {
-        client.write_all(get(400_000).as_bytes()).await.unwrap();
-        is_answered(&mut client, 400_000).await;
+    for _ in 0..3 {
+        client.write_all(get(LARGE).as_bytes()).await.unwrap();
+        is_answered(&mut client, LARGE).await;
     }
     drop(client);
-    assert_eq!(proxy.stop().await.whole, 2);
-    assert_eq!(upstream.finish().await, 2);
+    assert_eq!(proxy.stop().await.whole, 3);
+    assert_eq!(upstream.finish().await, 3);
 }
 
 #[tokio::test]
