@@ -132,7 +132,7 @@ async fn a_large_response_has_a_pipe_while_it_lasts_and_is_copied_if_there_is_no
     for (limit, pipes) in [("ulimit -n 1000", 2), ("ulimit -n 70", 1)] {
         let limited = format!("{limit} && exec \"$0\"");
         let limited = ["sh", "-c", &limited];
-        let settings = [("PROXY_WORKERS", "1")];
+        let settings = [("PROXY_WORKERS", "1"), ("PROXY_SPLICE", "on")];
         let proxy = Server::start(proxy_command(&limited, upstream.address, &settings));
         let before = pipe_ends(&proxy);
         let request = "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";

@@ -52,6 +52,10 @@ rstlab_cli::settings! {
         /// the proxy reads, and is safe from a RST. kernel: the kernel's own size, which grows
         rcvbuf: Option<u32> = "kernel", socket_buffer(), live;
 
+        /// on: a response of 256 KiB or more, of known length, goes from socket to socket in the kernel, by splice(2).
+        /// off: it is copied by recv(2) and writev(2), as nginx does
+        splice: bool = "off", on_off(), live;
+
         /// Time limit for connecting to the upstream, name resolution included; then 504
         connect_timeout: Duration = "5s", time_limit(), live;
 

@@ -157,11 +157,9 @@ where
             }
             let early = !request_end.is_reached();
             let (head, body) = response.into_parts();
-            let body = match early {
-                true => ResponseBody::Copied(body),
-                false => {
-                    ResponseBody::spliced_if_large(body, borrow, &shared.slots, &signals).await
-                }
+            let body = match config.splice && !early {
+                true => ResponseBody::spliced_if_large(body, borrow, &shared.slots, &signals).await,
+                false => ResponseBody::Copied(body),
             };
             let body = Either::Left(Relay::new(body, version, signals, driver));
             let mut response = Response::from_parts(head, body);

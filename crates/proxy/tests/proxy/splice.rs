@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use crate::log::Log;
-use crate::support::{Proxy, config};
+use crate::support::{self, Proxy};
 use rstlab_proxy::ProxyConfig as Config;
 use rstlab_tests::{Peer, PeerEnd, read_exactly, read_head, soon, try_read_head};
 use rstlab_wire::{close, queues};
@@ -74,6 +74,17 @@ async fn halting() -> (Peer, mpsc::UnboundedReceiver<TcpStream>) {
         }
     });
     (peer.await, halted)
+}
+
+fn config(upstream: &Peer) -> Config {
+    Config {
+        splice: true,
+        ..support::config(upstream)
+    }
+}
+
+async fn splicing(upstream: &Peer) -> Proxy {
+    Proxy::start(config(upstream)).await
 }
 
 async fn keeping(upstream: &Peer) -> Proxy {
@@ -182,7 +193,7 @@ async fn a_client_that_reads_late_gets_the_whole_body() {
         }
     })
     .await;
-    let proxy = Proxy::in_front_of(&upstream).await;
+    let proxy = splicing(&upstream).await;
     let mut client = proxy.connect().await;
     client.write_all(get(LARGE).as_bytes()).await.unwrap();
     soon(is_blocked.recv()).await.unwrap();
@@ -196,7 +207,7 @@ async fn a_body_that_is_reset_while_it_is_spliced_is_handed_on_as_far_as_it_came
     for (end, resets) in [(PeerEnd::Reset, 1), (PeerEnd::Close, 0)] {
         let mut log = Log::start();
         let (upstream, mut halted) = halting().await;
-        let proxy = Proxy::in_front_of(&upstream).await;
+        let proxy = splicing(&upstream).await;
         let mut client = proxy.connect().await;
         client.write_all(get(LENGTH).as_bytes()).await.unwrap();
         read_head(&mut client).await;
@@ -230,7 +241,7 @@ async fn a_body_that_is_reset_while_it_is_spliced_is_handed_on_as_far_as_it_came
 #[tokio::test]
 async fn a_large_response_that_ends_with_its_head_is_cut() {
     let upstream = Peer::answering(head(LENGTH), PeerEnd::Close).await;
-    let proxy = Proxy::in_front_of(&upstream).await;
+    let proxy = splicing(&upstream).await;
     let answer = proxy.exchange(get(LENGTH)).await;
     assert_eq!((answer.status(), answer.body()), (200, &b""[..]));
     let summary = proxy.stop().await;
@@ -257,7 +268,7 @@ async fn an_upstream_that_stalls_in_a_spliced_body_times_out() {
 #[tokio::test]
 async fn a_client_that_leaves_in_mid_body_ends_the_upstream_connection() {
     let (upstream, mut halted) = halting().await;
-    let proxy = Proxy::in_front_of(&upstream).await;
+    let proxy = splicing(&upstream).await;
     let mut client = proxy.connect().await;
     client.write_all(get(LENGTH).as_bytes()).await.unwrap();
     read_head(&mut client).await;

@@ -21,8 +21,8 @@ pub(super) struct ProxySetup {
 /// Which proxy it is, and in which of its configurations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ProxyKind {
-    /// rstlab-proxy with this witness.
-    Own(&'static str),
+    /// rstlab-proxy with this witness, and this value of `--splice`.
+    Own(&'static str, &'static str),
     /// nginx with these settings in its location.
     Nginx(&'static str),
     /// HAProxy with these settings in its defaults.
@@ -34,14 +34,20 @@ pub(super) const PROXIES: &[ProxySetup] = &[
     ProxySetup {
         name: "rstlab-proxy",
         program: "rstlab-proxy",
-        kind: ProxyKind::Own("auto"),
+        kind: ProxyKind::Own("auto", "off"),
         words: "its defaults: the strongest evidence that works",
     },
     ProxySetup {
         name: "rstlab-proxy, sockets",
         program: "rstlab-proxy",
-        kind: ProxyKind::Own("sockets"),
+        kind: ProxyKind::Own("sockets", "off"),
         words: "PROXY_WITNESS=sockets",
+    },
+    ProxySetup {
+        name: "rstlab-proxy, splice",
+        program: "rstlab-proxy",
+        kind: ProxyKind::Own("sockets", "on"),
+        words: "PROXY_WITNESS=sockets, PROXY_SPLICE=on",
     },
     ProxySetup {
         name: "nginx",
@@ -99,7 +105,7 @@ pub(super) struct ProxyStart {
 
 impl ProxySetup {
     pub(super) fn is_peer(&self) -> bool {
-        !matches!(self.kind, ProxyKind::Own(_))
+        !matches!(self.kind, ProxyKind::Own(..))
     }
 
     /// The command that prints its version.
@@ -121,12 +127,12 @@ impl ProxySetup {
         };
         let mut add = |words: &[&str]| start.words.extend(words.iter().map(ToString::to_string));
         match self.kind {
-            ProxyKind::Own(witness) => {
+            ProxyKind::Own(witness, splice) => {
                 let (listen, upstream) = (place.listen.to_string(), place.upstream.to_string());
                 let kept = if place.kept { "on" } else { "off" };
                 add(&["--listen", &listen, "--upstream", &upstream]);
                 add(&["--witness", witness, "--upstream-keepalive", kept]);
-                add(&["--max-body", "0", "--log", "warn"]);
+                add(&["--splice", splice, "--max-body", "0", "--log", "warn"]);
                 let workers = place.workers.to_string();
                 start.variables.push(("PROXY_WORKERS".to_owned(), workers));
             }
@@ -154,7 +160,7 @@ impl ProxySetup {
 
     fn path(&self) -> io::Result<String> {
         Ok(match self.kind {
-            ProxyKind::Own(_) => own_directory()?.join(self.program).display().to_string(),
+            ProxyKind::Own(..) => own_directory()?.join(self.program).display().to_string(),
             ProxyKind::Nginx(_) | ProxyKind::Haproxy(_) => self.program.to_owned(),
         })
     }
