@@ -7,16 +7,22 @@ use anyhow::Context as _;
 use http::{HeaderName, HeaderValue};
 use rstlab_cli::{EXIT_USAGE, Settings, block_on, stop_on_signals};
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
+use super::cannot_check::CannotCheck;
 use super::plan::{CheckPlan, method};
-use super::report::FailOn;
-use super::run::run;
+use super::report::{CheckReport, FailOn};
+use super::run::run_until;
 use super::scenarios::scenario_names;
+use super::verdict::CheckVerdict;
 use super::{junit, markdown, text, through};
 use crate::shared::given::given;
 use crate::shared::output::{Output, advance, print, progress_bar};
 use crate::shared::target::{Address, Target};
 use crate::shared::url::Url;
+
+/// Exit code of a check that could not tell whether responses are lost.
+const EXIT_CANNOT_TELL: u8 = 3;
 
 /// The most trials of a scenario with a client.
 const MAX_TRIALS: u64 = 10_000;
@@ -40,16 +46,18 @@ const SET_BY_SCENARIOS: [&str; 5] = [
 ///
 /// It sends requests with bodies in every way that a client or a proxy may, and reports how each response ends: whole,
 /// cut by a reset, cut without a reset, or no response at all. A reset after a whole response is called harmless. Each
-/// scenario runs with two clients: one reads on after a failed write, the other stops there, as nginx and Envoy do. It
-/// needs no privilege.
+/// scenario runs with three clients: an ordinary one, one that reads late and reads on after a failed write, and one that
+/// reads late and stops there, as nginx and Envoy do; and, where the scenario leaves it open, on connections that are kept
+/// and on connections that are to be closed. It needs no privilege.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "So that bytes can be lost on one machine, a client has a receive buffer of 4096 bytes (on TCP), \
                   sends everything before it reads, and starts reading 4 ms after the first byte came. Ask for a path \
                   with a large response, over 16 KiB: a small one is never cut on one machine.\n\
                   Exit codes: 0 nothing was lost (and with --fail-on reset: no reset; with --through: every client \
-                  got the answer), 1 something was, or it was interrupted, 2 bad settings, no connection, no HTTP \
-                  server there, or no time for a trial."
+                  got the answer), 1 something was, 2 bad settings, no connection, no HTTP server there, no time for \
+                  a trial, or most requests were answered with 401 or 429, 3 nothing was lost, but not every scenario \
+                  can tell. An interrupted check is never 0."
 )]
 pub struct CheckArgs {
     /// An http:// URL, such as http://127.0.0.1:8000/path?query
@@ -77,7 +85,7 @@ pub struct CheckArgs {
     #[arg(long, value_name = "TIME,...")]
     gaps: Option<String>,
 
-    /// Trials of each scenario with each client, and at least one of each size and gap. Slow scenarios have fewer; all
+    /// Trials of each scenario with each client on connections of each kind, and at least one of each size and gap. Slow scenarios have fewer; all
     /// have fewer when the time is up (17 s for each 50 trials)
     /// [default: 50; with --through 100 of each size]
     #[arg(long, value_name = "N")]
@@ -98,10 +106,19 @@ pub struct CheckArgs {
     #[arg(long, default_value = "5s", value_name = "TIME")]
     timeout: String,
 
+    /// Statuses expected of the path, such as 200,413. Without it, the status of the answer to a request without a body.
+    /// Answers with another status are counted apart; 502, 503 and 504 among them are lost responses.
+    #[arg(long, value_name = "STATUS,...")]
+    expect_status: Option<String>,
+
+    /// How long to wait, in the middle of a check, for a server that refuses connections: it may be restarted.
+    #[arg(long, default_value = "2s", value_name = "TIME")]
+    retry: String,
+
     /// Check a proxy in place of a server. rstlab is the upstream behind the proxy: it answers 401 as soon as it has a
     /// request's head, and closes. Counts how many clients get that answer while they upload.
     #[arg(long, value_name = "URL", requires = "upstream_listen")]
-    #[arg(conflicts_with_all = ["url", "gaps", "scenario", "fail_on", "junit"])]
+    #[arg(conflicts_with_all = ["url", "gaps", "scenario", "fail_on", "junit", "expect_status", "retry"])]
     through: Option<String>,
 
     /// Where rstlab listens as the upstream of the proxy, such as 127.0.0.1:9000.
@@ -222,6 +239,16 @@ impl CheckArgs {
         let choices = [("truncated", FailOn::Truncated), ("reset", FailOn::Reset)];
         let fail_on = settings.choice("--fail-on", &self.fail_on, &choices);
         let timeout = settings.time_limit("--timeout", &self.timeout);
+        let statuses = self.expect_status.as_deref().map(|text| {
+            list(settings, "--expect-status", text, |settings, text| {
+                settings.read("--expect-status", text, "200 to 599", |text| {
+                    text.parse()
+                        .ok()
+                        .filter(|status| (200..600).contains(status))
+                })
+            })
+        });
+        let retry = settings.time("--retry", &self.retry);
 
         Some(CheckConfig {
             url: url?,
@@ -234,6 +261,8 @@ impl CheckArgs {
                 trials: trials.unwrap_or(Some(usual.trials))?,
                 scenarios: chosen?.into_iter().map(str::to_owned).collect(),
                 timeout: timeout?,
+                expected_statuses: statuses.unwrap_or(Some(usual.expected_statuses))?,
+                retry: retry?,
                 target: usual.target,
             },
             upstream: given(upstream)?,
@@ -280,29 +309,29 @@ fn all<T>(values: impl Iterator<Item = Option<T>>) -> Option<Vec<T>> {
 /// A file can't be written, or standard output is closed.
 pub fn execute(config: &CheckConfig) -> anyhow::Result<ExitCode> {
     // Opening a pipe waits for its reader; until then a signal ends the program.
-    let checked = config
-        .outputs
-        .open()
-        .and_then(|files| block_on(until_interrupted(config, files)));
+    let files = config.outputs.open();
+    let checked = files.and_then(|files| block_on(check(config, files)));
     match checked {
-        Ok(Some(code)) => Ok(code),
-        Ok(None) => {
-            eprintln!("rstlab: interrupted: no report was made");
-            Ok(ExitCode::FAILURE)
-        }
+        Ok(code) => Ok(code),
         // Nothing was checked, so the exit code must not say that something was lost.
         Err(error) => {
             eprintln!("rstlab: {error:#}");
-            Ok(ExitCode::from(EXIT_USAGE))
+            Ok(match error.downcast_ref() {
+                Some(CannotCheck::Interrupted) => ExitCode::FAILURE,
+                _ => ExitCode::from(EXIT_USAGE),
+            })
         }
     }
 }
 
-async fn until_interrupted(config: &CheckConfig, files: Files) -> anyhow::Result<Option<ExitCode>> {
-    let stop = stop_on_signals().context("cannot listen for signals")?;
+/// What comes of `work`, or the error that it was interrupted.
+async fn unless_stopped<T>(
+    stop: &CancellationToken,
+    work: impl Future<Output = anyhow::Result<T>>,
+) -> anyhow::Result<T> {
     tokio::select! {
-        code = check(config, files) => code.map(Some),
-        () = stop.cancelled() => Ok(None),
+        done = work => done,
+        () = stop.cancelled() => Err(CannotCheck::Interrupted.into()),
     }
 }
 
@@ -317,38 +346,54 @@ impl Outputs {
 }
 
 async fn check(config: &CheckConfig, [json, junit, markdown]: Files) -> anyhow::Result<ExitCode> {
-    let (plan, url) = (config.plan().await?, config.url.to_string());
+    let stop = stop_on_signals().context("cannot listen for signals")?;
+    let plan = unless_stopped(&stop, config.plan()).await?;
+    let url = config.url.to_string();
     let unit = config.upstream.as_ref().map_or("trials", |_| "clients");
     let template = format!("{{bar:40}} {{pos}}/{{len}} {unit}, {{elapsed}}");
     let bar = progress_bar(config.outputs.quiet, &template);
     let progress = |done, all| advance(&bar, done, all);
-    let (text, has_passed) = match &config.upstream {
+    let (text, code) = match &config.upstream {
         Some(upstream) => {
             let listener = TcpListener::bind(upstream).await;
             let listener = listener.with_context(|| format!("cannot listen on {upstream}"))?;
-            let report = through::run(&plan, listener, progress).await?;
+            let running = async { Ok(through::run(&plan, listener, progress).await?) };
+            let report = unless_stopped(&stop, running).await?;
             json.write_json(&report)?;
             markdown.write(|| Ok(through::markdown(&url, &report)))?;
-            (through::text(&url, &report), report.all_answered())
+            let code = match report.all_answered() {
+                true => ExitCode::SUCCESS,
+                false => ExitCode::FAILURE,
+            };
+            (through::text(&url, &report), code)
         }
         None => {
-            let report = run(&plan, progress).await?;
+            let report = run_until(&plan, &stop, progress).await?;
             json.write_json(&report)?;
             junit.write(|| junit::junit(&url, &report, config.fail_on))?;
             markdown.write(|| Ok(markdown::markdown(&url, &report)))?;
-            let has_failed = report.scenarios.iter().any(|one| config.fail_on.fails(one));
-            (text::text(&url, &report), !has_failed)
+            (
+                text::text(&url, &report),
+                exit_code(&report, config.fail_on),
+            )
         }
     };
     bar.finish_and_clear();
     if !config.outputs.quiet {
         print([text])?;
     }
-    Ok(if has_passed {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    Ok(code)
+}
+
+/// A check that could not tell does not pass.
+fn exit_code(report: &CheckReport, fail_on: FailOn) -> ExitCode {
+    let has_failed = report.scenarios.iter().any(|one| fail_on.fails(one));
+    let is_open = report.interrupted || report.verdict == CheckVerdict::CannotTell;
+    match (has_failed, is_open) {
+        (true, _) => ExitCode::FAILURE,
+        (false, true) => ExitCode::from(EXIT_CANNOT_TELL),
+        (false, false) => ExitCode::SUCCESS,
+    }
 }
 
 #[cfg(test)]
@@ -371,7 +416,7 @@ mod tests {
     }
 
     /// A plan's values, as the help writes them.
-    fn written(plan: &CheckPlan) -> [String; 5] {
+    fn written(plan: &CheckPlan) -> [String; 6] {
         let sizes: Vec<_> = plan.body_sizes.iter().map(u64::to_string).collect();
         let gaps = plan.gaps.iter().map(|gap| humantime::format_duration(*gap));
         let gaps: Vec<_> = gaps.map(|gap| gap.to_string()).collect();
@@ -381,6 +426,7 @@ mod tests {
             gaps.join(","),
             plan.trials.to_string(),
             humantime::format_duration(plan.timeout).to_string(),
+            humantime::format_duration(plan.retry).to_string(),
         ]
     }
 
@@ -397,14 +443,15 @@ mod tests {
         assert_eq!(written(&plan(&["http://h/"])), server);
         assert_eq!(written(&plan(&through)), proxy);
 
-        let [method, sizes, gaps, trials, timeout] = server;
-        let [_, proxy_sizes, _, proxy_trials, _] = proxy;
+        let [method, sizes, gaps, trials, timeout, retry] = server;
+        let [_, proxy_sizes, _, proxy_trials, ..] = proxy;
         for part in [
             format!("[default: {method}]"),
             format!("[default: {sizes}; with --through {proxy_sizes}]"),
             format!("[default: {gaps}]"),
             format!("[default: {trials}; with --through {proxy_trials} of each size]"),
             format!("[default: {timeout}]"),
+            format!("[default: {retry}]"),
         ] {
             assert!(help.contains(&part), "{part:?} is missing in:\n{help}");
         }

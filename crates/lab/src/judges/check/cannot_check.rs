@@ -84,6 +84,24 @@ pub enum CannotCheck {
         /// Time from connecting to the first byte of the response to a plain request.
         first_byte: Duration,
     },
+    /// The server answers most requests with 401 or 429.
+    #[error(
+        "{address} answers {turned_away} of {answered} requests with {status}, which says nothing about how it closes. {}",
+        instead(*.status)
+    )]
+    TurnedAway {
+        /// The server.
+        address: Address,
+        /// 401 or 429.
+        status: u16,
+        /// How many requests.
+        turned_away: u64,
+        /// Of so many.
+        answered: u64,
+    },
+    /// The check was interrupted before a trial had ended.
+    #[error("interrupted: no report was made")]
+    Interrupted,
     /// The response does not end.
     #[error(
         "the response of {address} does not end within {limit:?} or {} MiB: give a path whose response does", MAX_BYTES >> 20
@@ -120,6 +138,29 @@ const OWN_LIMITS: [(Errno, &str); 5] = [
         "this machine has no memory left for a connection",
     ),
 ];
+
+/// What to do about requests that are turned away with the status.
+fn instead(status: u16) -> &'static str {
+    match status {
+        401 => {
+            "Give credentials with --header 'Authorization: ...'; if this is the answer to be checked, say \
+             --expect-status 401"
+        }
+        _ => {
+            "Ask less often with --rate, or exempt this address from the limit; if this is the answer to be checked, say \
+             --expect-status 429"
+        }
+    }
+}
+
+/// Whether nothing listens there, for now or at all.
+pub(super) fn is_refused(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        // The socket's path is missing while a server on a unix socket is restarted.
+        io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound
+    )
+}
 
 /// The error of a connection that was not made: no answer was lost on it. `made` is how many connections there were
 /// before, if the server was seen to be there.

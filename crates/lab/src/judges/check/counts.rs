@@ -7,7 +7,7 @@ use serde::{Serialize, Serializer};
 use serde_json::{Map, json};
 use strum::{EnumMessage, VariantArray};
 
-use super::trial::{Trial, TrialOutcome};
+use super::trial::{Trial, TrialOutcome, is_turned_away};
 
 /// Trials counted.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
@@ -19,6 +19,14 @@ pub struct Counts {
     /// Of whole-then-reset, those whose response was in the client's receive queue before reading began: the reset
     /// could not have taken it.
     pub fits: u64,
+    /// Those whose response had another status than is expected.
+    pub other_statuses: u64,
+    /// Of these, the ones with 401 or 429: they say nothing about the answer that was asked for.
+    pub turned_away: u64,
+    /// Those whose own timing was late, because this machine was busy: a pause took more than twice its time and 2 ms.
+    pub late: u64,
+    /// Of the late ones, those that lost their response.
+    pub late_lost: u64,
     /// Of the whole ones, those whose connection the server had not closed.
     pub left_open: u64,
     /// Bytes that the cut responses are missing: of the announced length, or of that of the plain answer.
@@ -102,6 +110,11 @@ impl Counts {
         self.trials += 1;
         self.outcomes.add(trial.outcome);
         self.fits += u64::from(trial.fits && trial.outcome == TrialOutcome::WholeThenReset);
+        let is_turned_away = trial.is_other_status && trial.status.is_some_and(is_turned_away);
+        self.other_statuses += u64::from(trial.is_other_status);
+        self.turned_away += u64::from(is_turned_away);
+        self.late += u64::from(trial.is_late);
+        self.late_lost += u64::from(trial.is_late && trial.outcome.is_lost());
         self.left_open += u64::from(trial.still_open);
         self.lost_bytes = self.lost_bytes.saturating_add(trial.lost_bytes);
         self.body_bytes = self.body_bytes.max(trial.body_bytes);
@@ -114,6 +127,10 @@ impl Counts {
             *count += more;
         }
         self.fits += other.fits;
+        self.other_statuses += other.other_statuses;
+        self.turned_away += other.turned_away;
+        self.late += other.late;
+        self.late_lost += other.late_lost;
         self.left_open += other.left_open;
         self.lost_bytes = self.lost_bytes.saturating_add(other.lost_bytes);
         self.body_bytes = self.body_bytes.max(other.body_bytes);

@@ -1,5 +1,6 @@
 //! Runs the trials: every scenario with every client, several connections at once, within the budget of time.
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,18 +10,22 @@ use rstlab_wire::accept;
 use strum::VariantArray as _;
 use tokio::sync::Semaphore;
 use tokio::task::{JoinError, JoinSet};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
+use tokio_util::sync::CancellationToken;
 
 use super::budget::Budget;
-use super::cannot_check::{CannotCheck, unconnected};
+use super::cannot_check::{CannotCheck, is_refused, unconnected};
 use super::client::{Client, Manner};
+use super::outages::{self, Outages, Refusals};
 use super::plan::CheckPlan;
 use super::probe::Plain;
 use super::reasons::{self, Listening, Made};
 use super::report::{ClientReport, ScenarioReport};
-use super::scenarios::{Scenario, ScenarioCase};
+use super::scenarios::{Conditions, Scenario, ScenarioCase};
+use super::script::Script;
 use super::sentence::sentence;
-use super::trial::{FailedCall, Model, SocketCall, Trial, TrialOutcome};
+use super::trial::{ConnectionUse, FailedCall, Model, SocketCall, Trial, TrialOutcome};
+use super::turned_away::{MIN_TURNED_AWAY, TurnedAway};
 use super::verdict::CheckVerdict;
 use crate::shared::target::Address;
 
@@ -48,10 +53,11 @@ const SLOW_TRIALS: usize = 4;
 /// After so many time-outs in a scenario, its other trials would only wait as well.
 const MAX_TIMEOUTS: u64 = 2;
 
-/// A scenario with one client.
+/// A scenario with one client that uses its connections in one way.
 struct Job {
     scenario: usize,
     model: Model,
+    connection: ConnectionUse,
     cases: Arc<[ScenarioCase]>,
     timeouts: AtomicU64,
 }
@@ -76,20 +82,38 @@ pub(super) fn at_once(plain: &Plain) -> usize {
         .clamp(MIN_AT_ONCE, MAX_AT_ONCE)
 }
 
+/// What to try, and until when.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct TrialOrder<'a> {
+    pub(super) plan: &'a Arc<CheckPlan>,
+    pub(super) scenarios: &'a [Scenario],
+    pub(super) plain: &'a Arc<Plain>,
+    /// The smallest number of bytes after an answer that the server was seen not to read.
+    pub(super) unread_bytes: Option<u64>,
+    pub(super) budget: Budget,
+    /// Ends the trials at once; those that have ended count.
+    pub(super) stop: &'a CancellationToken,
+}
+
 /// Runs every scenario with every client, in the order of [`turns`], until the time is up; `progress` is called with the
 /// number of trials done and of all trials.
 ///
 /// # Errors
-/// A connection can't be made: the server is gone, or this machine is at a limit.
+/// A connection can't be made: the server is gone, or this machine is at a limit. Or the server turns most requests away.
 pub(super) async fn run(
-    plan: &Arc<CheckPlan>,
-    scenarios: &[Scenario],
-    plain: &Arc<Plain>,
-    budget: Budget,
+    order: TrialOrder<'_>,
     kernel: Option<Listening>,
     progress: impl Fn(u64, u64),
-) -> Result<Vec<ScenarioReport>, CannotCheck> {
-    let jobs = jobs(plan, scenarios);
+) -> Result<(Vec<ScenarioReport>, Outages), CannotCheck> {
+    let TrialOrder {
+        plan,
+        scenarios,
+        plain,
+        unread_bytes,
+        budget,
+        stop,
+    } = order;
+    let jobs = jobs(plan, scenarios, unread_bytes);
     let slow_trials = if plain.one_at_a_time { 1 } else { SLOW_TRIALS };
     let turns = turns(&jobs, plan.trials, slow_trials);
     let most = turns.len() as u64;
@@ -103,16 +127,29 @@ pub(super) async fn run(
         if Instant::now() >= budget.last_begin() {
             break;
         }
-        runner.start(turn, job).await;
+        tokio::select! {
+            () = runner.start(turn, job) => {}
+            () = stop.cancelled() => break,
+        }
         while let Some(finished) = runner.running.try_join_next() {
             done += runner.count(finished, done)?;
             progress(done, most);
         }
     }
-    while let Some(finished) = runner.running.join_next().await {
+    loop {
+        let finished = tokio::select! {
+            finished = runner.running.join_next() => finished,
+            () = stop.cancelled() => {
+                runner.running.shutdown().await;
+                None
+            }
+        };
+        let Some(finished) = finished else { break };
         done += runner.count(finished, done)?;
         progress(done, most);
     }
+    runner.settle(Instant::now() + SETTLED * 2);
+    runner.turned_away.verdict(plan, 1)?;
     let resets = match kernel {
         Some(kernel) => kernel.finish().await,
         None => Vec::new(),
@@ -129,23 +166,31 @@ pub(super) async fn run(
         report.verdict = CheckVerdict::worst(report.clients.iter().map(|client| client.verdict));
         report.sentence = sentence(&report.clients);
     }
-    Ok(reports)
+    Ok((reports, runner.refusals.report(runner.left_out)))
 }
 
-fn jobs(plan: &CheckPlan, scenarios: &[Scenario]) -> Vec<Arc<Job>> {
+fn jobs(plan: &CheckPlan, scenarios: &[Scenario], unread_bytes: Option<u64>) -> Vec<Arc<Job>> {
     let mut jobs = Vec::new();
     for (scenario, one) in scenarios.iter().enumerate() {
-        let cases: Arc<[ScenarioCase]> = (one.cases)(plan).into();
-        if cases.is_empty() {
-            continue;
-        }
-        for model in Model::VARIANTS.iter().copied() {
-            jobs.push(Arc::new(Job {
-                scenario,
-                model,
-                cases: Arc::clone(&cases),
-                timeouts: AtomicU64::new(0),
-            }));
+        for connection in one.connections.iter().copied() {
+            let conditions = Conditions {
+                plan,
+                connection,
+                unread_bytes,
+            };
+            let cases: Arc<[ScenarioCase]> = (one.cases)(&conditions).into();
+            if cases.is_empty() {
+                continue;
+            }
+            for model in Model::VARIANTS.iter().copied() {
+                jobs.push(Arc::new(Job {
+                    scenario,
+                    model,
+                    connection,
+                    cases: Arc::clone(&cases),
+                    timeouts: AtomicU64::new(0),
+                }));
+            }
         }
     }
     jobs
@@ -177,8 +222,20 @@ fn turns(jobs: &[Arc<Job>], trials: u64, slow_trials: usize) -> Vec<Turn> {
     turns
 }
 
-/// A trial's turn and its result; `None` if its time was up.
-type Finished = (Turn, Option<Result<Trial, io::Error>>);
+/// A lost response counts only after so long: until then a refused connection may show that the server ended.
+const SETTLED: Duration = outages::BEFORE.saturating_mul(2);
+
+/// Time between two attempts to connect to a server that refuses connections.
+pub(super) const RETRY_EVERY: Duration = Duration::from_millis(20);
+
+/// A trial that has ended.
+struct Finished {
+    turn: Turn,
+    begun: Instant,
+    ended: Instant,
+    /// `None` if its time was up.
+    result: Option<Result<Trial, io::Error>>,
+}
 
 struct Runner {
     plan: Arc<CheckPlan>,
@@ -193,13 +250,19 @@ struct Runner {
     made: Vec<Vec<Made>>,
     /// The report of each job.
     clients: Vec<ClientReport>,
+    refusals: Arc<Refusals>,
+    /// Trials that lost their response and do not count yet, in the order in which they ended.
+    doubtful: VecDeque<(Finished, Trial)>,
+    /// Trials that lost their response because the server ended.
+    left_out: u64,
+    turned_away: TurnedAway,
 }
 
 impl Runner {
     fn new(plan: &Arc<CheckPlan>, plain: &Arc<Plain>, jobs: &[Arc<Job>], end: Instant) -> Self {
         let client = |job: &Arc<Job>| {
             let labels = job.cases.iter().map(|case| case.label.clone());
-            ClientReport::new(job.model, labels)
+            ClientReport::new(job.model, job.connection, labels)
         };
         let quarter = accept::capacity(2, 0) / 4;
         let slots = |most: usize, room: usize| Arc::new(Semaphore::new(most.min(room).max(1)));
@@ -213,6 +276,10 @@ impl Runner {
             running: JoinSet::new(),
             made: vec![Vec::new(); jobs.len()],
             clients: jobs.iter().map(client).collect(),
+            refusals: Arc::default(),
+            doubtful: VecDeque::new(),
+            left_out: 0,
+            turned_away: TurnedAway::default(),
         }
     }
 
@@ -233,10 +300,11 @@ impl Runner {
             Arc::clone(&self.plain),
             Arc::clone(job),
         );
+        let refusals = Arc::clone(&self.refusals);
         self.running.spawn(async move {
+            let begun = Instant::now();
             let manner = Manner {
                 model: job.model,
-                late: true,
                 timeout: plan.timeout,
             };
             let script = &job.cases[turn.1].script;
@@ -246,7 +314,8 @@ impl Runner {
                     Some(slot) => Some(slot),
                     None => Some(slots.acquire_owned().await),
                 };
-                let mut client = match Client::connect(&plan.target.address, script, manner).await {
+                let connecting = connect(&plan, script, manner, &refusals);
+                let mut client = match connecting.await {
                     Ok(client) => client,
                     Err(error) if error.kind() == io::ErrorKind::TimedOut => {
                         return Ok(late(&error));
@@ -254,7 +323,8 @@ impl Runner {
                     Err(error) => return Err(error),
                 };
                 client.play().await;
-                if client.is_left_open() {
+                // A server that serves one at a time must not wait for a client that only watches.
+                if client.is_left_open() || (client.may_be_reset() && !one_at_a_time) {
                     // The place to watch comes first, so that no more connections wait for one than there are slots.
                     let _watched = watched.acquire().await;
                     if !one_at_a_time {
@@ -269,7 +339,12 @@ impl Runner {
             if matches!(&trial, Some(Ok(trial)) if trial.outcome == TrialOutcome::Timeout) {
                 job.timeouts.fetch_add(1, Ordering::Relaxed);
             }
-            (turn, trial)
+            Finished {
+                turn,
+                begun,
+                ended: Instant::now(),
+                result: trial,
+            }
         });
     }
 
@@ -279,18 +354,66 @@ impl Runner {
         finished: Result<Finished, JoinError>,
         made: u64,
     ) -> Result<u64, CannotCheck> {
-        match finished {
-            Ok(((job, case), Some(Ok(trial)))) => {
-                self.made[job].extend(trial.made);
-                self.clients[job].add(case, trial);
+        let mut finished = match finished {
+            Ok(finished) => finished,
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        };
+        self.settle(Instant::now());
+        match finished.result.take() {
+            Some(Ok(trial)) => {
+                self.turned_away.count(&trial);
+                self.turned_away.verdict(&self.plan, MIN_TURNED_AWAY)?;
+                match trial.outcome.is_lost() {
+                    true => self.doubtful.push_back((finished, trial)),
+                    false => self.add(finished.turn, trial),
+                }
                 Ok(1)
             }
-            Ok((_, Some(Err(error)))) => {
+            Some(Err(error)) => {
                 let address = &self.plan.target.address;
                 Err(unconnected(address, error, Some(made)))
             }
-            Ok((_, None)) => Ok(0),
-            Err(error) => std::panic::resume_unwind(error.into_panic()),
+            None => Ok(0),
+        }
+    }
+
+    fn add(&mut self, (job, case): Turn, trial: Trial) {
+        self.made[job].extend(trial.made);
+        self.clients[job].add(case, trial);
+    }
+
+    /// Counts the lost responses of which it is known by now whether the server ended.
+    fn settle(&mut self, now: Instant) {
+        while let Some((finished, trial)) = self
+            .doubtful
+            .pop_front_if(|(one, _)| one.ended + SETTLED < now)
+        {
+            match self.refusals.are_around(finished.begun, finished.ended) {
+                true => self.left_out += 1,
+                false => self.add(finished.turn, trial),
+            }
+        }
+    }
+}
+
+/// Connects. A server that refuses connections may be about to be there again: it has the time of `--retry`.
+async fn connect<'a>(
+    plan: &CheckPlan,
+    script: &'a Script,
+    manner: Manner,
+    refusals: &Refusals,
+) -> io::Result<Client<'a>> {
+    let begun = Instant::now();
+    loop {
+        match Client::connect(&plan.target.address, script, manner).await {
+            Err(error) if is_refused(&error) => {
+                refusals.note(Instant::now());
+                if begun.elapsed() >= plan.retry {
+                    return Err(error);
+                }
+                sleep(RETRY_EVERY).await;
+            }
+            connected => return connected,
         }
     }
 }
@@ -316,7 +439,7 @@ mod tests {
     /// How often each case of the scenario has its turn, with one client.
     fn trials(plan: &CheckPlan, name: &str) -> Vec<usize> {
         let one = SCENARIOS.into_iter().find(|one| one.name == name).unwrap();
-        let jobs = jobs(plan, &[one]);
+        let jobs = jobs(plan, &[one], None);
         let turns = turns(&jobs, plan.trials, SLOW_TRIALS);
         let of = |case| turns.iter().filter(|turn| **turn == (0, case)).count();
         (0..jobs[0].cases.len()).map(of).collect()
@@ -341,7 +464,7 @@ mod tests {
     fn no_combination_has_a_second_turn_before_each_has_had_one() {
         let target = Target::from(std::net::SocketAddr::from(([127, 0, 0, 1], 80)));
         let plan = CheckPlan::new(target);
-        let jobs = jobs(&plan, &SCENARIOS);
+        let jobs = jobs(&plan, &SCENARIOS, None);
         let mut turns = turns(&jobs, plan.trials, SLOW_TRIALS);
         let cases = jobs.iter().map(|job| job.cases.len()).sum();
         turns.truncate(cases);

@@ -1,7 +1,7 @@
 //! A check's report as Markdown, for a pull request.
 
 use super::report::CheckReport;
-use super::text::{COLUMN_NAMES, cells, no_kernel, settings, summary};
+use super::text::{COLUMN_NAMES, LEFT_COLUMNS, no_kernel, notes, rows, settings, summary};
 use crate::shared::markdown::{escaped, row};
 
 /// The report as Markdown.
@@ -14,12 +14,13 @@ pub(super) fn markdown(url: &str, report: &CheckReport) -> String {
     );
     let names = COLUMN_NAMES.map(|name| name.replace("-\n", "").replace('\n', " "));
     text += &row(&names);
-    let lines = [":---", ":---", ":---"].into_iter().chain(["---:"; 10]);
+    let lines = (0..COLUMN_NAMES.len()).map(|column| match column < LEFT_COLUMNS {
+        true => ":---",
+        false => "---:",
+    });
     text += &row(&lines.collect::<Vec<_>>());
-    for scenario in &report.scenarios {
-        for client in &scenario.clients {
-            text += &row(&cells(scenario.name, client));
-        }
+    for cells in rows(report) {
+        text += &row(&cells);
     }
     text.push('\n');
     for scenario in &report.scenarios {
@@ -30,6 +31,9 @@ pub(super) fn markdown(url: &str, report: &CheckReport) -> String {
             scenario.rule,
             escaped(&scenario.sentence)
         );
+    }
+    for note in notes(report) {
+        text += &format!("\n{note}\n");
     }
     text += &format!("\n{}\n", settings(report));
     if let Some(why) = &report.no_kernel {

@@ -16,6 +16,7 @@ mod drain;
 mod engine;
 mod junit;
 mod markdown;
+mod outages;
 mod plan;
 mod probe;
 mod reasons;
@@ -27,7 +28,9 @@ mod script;
 mod sentence;
 mod text;
 pub mod through;
+mod too_small;
 mod trial;
+mod turned_away;
 mod verdict;
 
 pub use crate::shared::target::{Address, Target};
@@ -35,6 +38,7 @@ pub use args::{CheckArgs, CheckConfig, execute};
 pub use cannot_check::CannotCheck;
 pub use counts::{Counts, Outcomes};
 pub use drain::{Bound, Drain, DrainKind};
+pub use outages::Outages;
 pub use plan::CheckPlan;
 pub(crate) use plan::method;
 pub use probe::Plain;
@@ -43,7 +47,7 @@ pub use report::{
     CaseReport, CheckReport, CheckSettings, ClientReport, FailedCallCount, ScenarioReport,
     StatusCount,
 };
-pub use run::run;
+pub use run::{run, run_until};
 pub use scenarios::scenario_names;
-pub use trial::{Model, SocketCall, TrialOutcome};
+pub use trial::{ConnectionUse, Model, SocketCall, TrialOutcome};
 pub use verdict::CheckVerdict;

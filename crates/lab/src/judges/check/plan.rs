@@ -25,6 +25,10 @@ pub struct CheckPlan {
     pub scenarios: Vec<String>,
     /// Limit of each trial.
     pub timeout: Duration,
+    /// Statuses expected of the path; an empty list means that of the answer to the request without a body.
+    pub expected_statuses: Vec<u16>,
+    /// How long to wait for a server that refuses connections once it was there: it may be restarted.
+    pub retry: Duration,
 }
 
 impl CheckPlan {
@@ -39,6 +43,8 @@ impl CheckPlan {
             trials: 50,
             scenarios: Vec::new(),
             timeout: Duration::from_secs(5),
+            expected_statuses: Vec::new(),
+            retry: Duration::from_secs(2),
         }
     }
 

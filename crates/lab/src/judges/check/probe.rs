@@ -4,15 +4,17 @@ use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::Serialize;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
-use super::cannot_check::{CannotCheck, unconnected};
+use super::cannot_check::{CannotCheck, is_refused, unconnected};
 use super::client::{Client, MAX_BYTES, Manner};
 use super::client_socket::ClientSocket;
+use super::engine::RETRY_EVERY;
 use super::plan::CheckPlan;
 use super::response::TLS;
+use super::scenarios::NO_SUCH_PATH;
 use super::script::{RequestHead, Script, Step};
-use super::trial::{Trial, TrialOutcome};
+use super::trial::{Trial, TrialOutcome, is_turned_away};
 use crate::shared::other_protocol::TLS_HELLO;
 
 /// The answer to the request without a body.
@@ -20,6 +22,10 @@ use crate::shared::other_protocol::TLS_HELLO;
 pub struct Plain {
     /// Its status.
     pub status: u16,
+    /// Statuses expected of the path: this one, or those that were asked for.
+    pub expected_statuses: Vec<u16>,
+    /// Status of the answer on the path that does not exist; null if there was none in time.
+    pub no_such_path_status: Option<u16>,
     /// The response came to its end.
     pub whole: bool,
     /// Length of the response's body; null if the response came cut or its length changes.
@@ -44,6 +50,8 @@ impl Plain {
     pub(super) fn of_a_server_that_takes(first_byte: Duration, one_at_a_time: bool) -> Self {
         Self {
             status: 200,
+            expected_statuses: vec![200],
+            no_such_path_status: Some(404),
             whole: true,
             body_bytes: None,
             first_byte_us: first_byte.as_micros() as u64,
@@ -85,14 +93,37 @@ pub(super) async fn plain(plan: &CheckPlan) -> Result<Plain, CannotCheck> {
     };
     let [length, second_length] =
         [&first, &second].map(|one| one.outcome.is_whole().then_some(one.body_bytes));
+    let status = first.status.unwrap_or_default();
+    let expected_statuses = match &plan.expected_statuses[..] {
+        [] if is_turned_away(status) => {
+            return Err(CannotCheck::TurnedAway {
+                address: plan.target.address.clone(),
+                status,
+                turned_away: 1,
+                answered: 1,
+            });
+        }
+        [] => vec![status],
+        given => given.to_vec(),
+    };
     Ok(Plain {
-        status: first.status.unwrap_or_default(),
+        status,
+        expected_statuses,
+        no_such_path_status: no_such_path_status(plan, took.min(second_took)).await,
         whole: first.outcome.is_whole(),
         body_bytes: length.filter(|_| length == second_length),
         first_byte_us: u64::try_from(took.min(second_took).as_micros()).unwrap_or(u64::MAX),
         one_at_a_time,
         beginning: first.beginning,
     })
+}
+
+/// The answer on the path that does not exist: a gateway may have its own error for such a path.
+async fn no_such_path_status(plan: &CheckPlan, took: Duration) -> Option<u16> {
+    let head = RequestHead::new(plan).path(NO_SUCH_PATH).length(0);
+    let script = Script::new(plan, vec![head.send()]);
+    let limit = (took * 4 + SLOW).min(plan.timeout);
+    ask(plan, &script, limit).await.ok()?.status
 }
 
 /// Whether the second of two requests, sent while the first one waited for its answer, had to wait for that answer too.
@@ -107,10 +138,16 @@ fn waited_for_the_first(took: Duration, second_took: Duration) -> bool {
 /// The server no longer takes connections.
 pub(super) async fn still_there(plan: &CheckPlan, made: u64) -> Result<(), CannotCheck> {
     let address = &plan.target.address;
-    match timeout(SLOW, ClientSocket::connect(address, None)).await {
-        Ok(Err(error)) => Err(unconnected(address, error, Some(made))),
-        // If the connect times out, the queue is full: a server is there.
-        Ok(Ok(_)) | Err(_) => Ok(()),
+    let begun = Instant::now();
+    loop {
+        match timeout(SLOW, ClientSocket::connect(address, None)).await {
+            Ok(Err(error)) if is_refused(&error) && begun.elapsed() < plan.retry => {
+                sleep(RETRY_EVERY).await;
+            }
+            Ok(Err(error)) => return Err(unconnected(address, error, Some(made))),
+            // If the connect times out, the queue is full: a server is there.
+            Ok(Ok(_)) | Err(_) => return Ok(()),
+        }
     }
 }
 
@@ -138,7 +175,7 @@ fn script(plan: &CheckPlan) -> Script {
 /// No status came, or the response is none that can be compared with.
 async fn ask(plan: &CheckPlan, script: &Script, limit: Duration) -> Result<Trial, CannotCheck> {
     let address = plan.target.address.clone();
-    let client = Client::connect(&address, script, Manner::usual(limit)).await;
+    let client = Client::connect(&address, script, Manner::ordinary(limit)).await;
     let mut client = client.map_err(|source| unconnected(&address, source, None))?;
     client.play().await;
     let trial = client.trial(None);
@@ -167,12 +204,18 @@ async fn is_one_at_a_time(plan: &CheckPlan, script: &Script, took: Duration) -> 
         steps: Vec::new(),
         ..script.clone()
     };
-    let (address, manner) = (&plan.target.address, Manner::usual(plan.timeout));
+    let (address, manner) = (&plan.target.address, Manner::ordinary(plan.timeout));
     let Ok(_held) = Client::connect(address, &silent, manner).await else {
         return true;
     };
     let patience = (took * 10 + Duration::from_millis(200)).min(took + MAX_PATIENCE);
-    match Client::connect(address, script, Manner::usual(patience.min(plan.timeout))).await {
+    match Client::connect(
+        address,
+        script,
+        Manner::ordinary(patience.min(plan.timeout)),
+    )
+    .await
+    {
         Ok(mut client) => {
             client.play().await;
             client.trial(None).outcome == TrialOutcome::Timeout

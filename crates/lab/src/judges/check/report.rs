@@ -5,10 +5,11 @@ use serde::Serialize;
 
 use super::counts::Counts;
 use super::drain::Drain;
+use super::outages::Outages;
 use super::probe::Plain;
 use super::reasons::ReasonCount;
 use super::scenarios::{Scenario, scenario_names};
-use super::trial::{FailedCall, Model, SocketCall, Trial};
+use super::trial::{ConnectionUse, FailedCall, Model, SocketCall, Trial, TrialOutcome};
 use super::verdict::{CheckVerdict, interval};
 use crate::shared::tally::tally;
 
@@ -30,6 +31,10 @@ pub struct CheckReport {
     pub verdict: CheckVerdict,
     /// One for each scenario that was run.
     pub scenarios: Vec<ScenarioReport>,
+    /// Times in which the server refused connections, and was there again: somebody may have restarted it.
+    pub outages: Outages,
+    /// The check was interrupted before all trials were made.
+    pub interrupted: bool,
     /// Why there are no reasons of the kernel; null if the kernel was asked (as root, on this machine).
     pub no_kernel: Option<String>,
     /// How long the check took.
@@ -62,27 +67,30 @@ pub struct ScenarioReport {
     pub about: &'static str,
     /// The rule that the scenario tests.
     pub rule: &'static str,
-    /// The worse of the two clients' verdicts.
+    /// The worst of the clients' verdicts.
     pub verdict: CheckVerdict,
     /// What the server does, in a sentence.
     pub sentence: String,
-    /// One for each client.
+    /// One for each client, and for each of its uses of the connection.
     pub clients: Vec<ClientReport>,
 }
 
-/// A scenario's trials with one client.
+/// A scenario's trials with one client that uses its connections in one way.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct ClientReport {
     /// What the client does when sending fails.
     pub client: Model,
+    /// What its requests say about the connection.
+    pub connection: ConnectionUse,
     /// What its trials say.
     pub verdict: CheckVerdict,
     /// How its trials ended.
     pub counts: Counts,
-    /// Wilson's 95 % interval of the share of responses lost: low, high. null without trials.
+    /// Wilson's 95 % interval of the share of responses lost, of the trials that were not late: low, high. null without
+    /// trials.
     #[schemars(with = "Option<[f64; 2]>", extend("items" = {"type": "number", "minimum": 0}))]
     pub lost_interval: Option<(f64, f64)>,
-    /// Statuses of the first response of each trial.
+    /// Statuses of the first response of each trial, or of a later one that is not as expected.
     pub statuses: Vec<StatusCount>,
     /// The first system call that failed in a trial, counted.
     pub failures: Vec<FailedCallCount>,
@@ -99,6 +107,8 @@ pub struct ClientReport {
 pub struct StatusCount {
     /// The status.
     pub status: u16,
+    /// It is another one than is expected.
+    pub is_other: bool,
     /// How many.
     #[schemars(range(min = 1))]
     pub count: u64,
@@ -151,7 +161,11 @@ impl FailOn {
 }
 
 impl ClientReport {
-    pub(super) fn new(client: Model, cases: impl IntoIterator<Item = String>) -> Self {
+    pub(super) fn new(
+        client: Model,
+        connection: ConnectionUse,
+        cases: impl IntoIterator<Item = String>,
+    ) -> Self {
         let cases = cases.into_iter().map(|case| CaseReport {
             case,
             verdict: CheckVerdict::CannotTell,
@@ -159,6 +173,7 @@ impl ClientReport {
         });
         Self {
             client,
+            connection,
             verdict: CheckVerdict::CannotTell,
             counts: Counts::default(),
             lost_interval: None,
@@ -177,8 +192,15 @@ impl ClientReport {
             case.counts.add(&trial);
         }
         if let Some(status) = trial.status {
-            let new = StatusCount { status, count: 1 };
-            let same = |one: &StatusCount, new: &StatusCount| one.status == new.status;
+            let is_other = trial.is_other_status;
+            let new = StatusCount {
+                status,
+                is_other,
+                count: 1,
+            };
+            let same = |one: &StatusCount, new: &StatusCount| {
+                (one.status, one.is_other) == (new.status, new.is_other)
+            };
             tally(&mut self.statuses, new, same, |one, _| one.count += 1);
         }
         if let Some(FailedCall { call, errno, after }) = trial.failure {
@@ -209,17 +231,43 @@ impl ClientReport {
             case.verdict = CheckVerdict::of(&case.counts, unix);
         }
         self.verdict = CheckVerdict::worst(self.cases.iter().map(|case| case.verdict));
-        self.lost_interval = interval(self.counts.outcomes.lost(), self.counts.trials);
+        let Counts {
+            late, late_lost, ..
+        } = self.counts;
+        let lost = self.counts.outcomes.lost() - late_lost;
+        self.lost_interval = interval(lost, self.counts.trials - late);
+    }
+}
+
+impl CaseReport {
+    /// Nothing can be told because the responses are small: no reset could have taken them.
+    pub(super) fn is_too_small(&self) -> bool {
+        let Counts {
+            trials,
+            turned_away,
+            fits,
+            ..
+        } = self.counts;
+        let has_ended = self.counts.outcomes.of(TrialOutcome::Timeout) == 0;
+        let is_tried = trials > 0 && turned_away == 0 && has_ended;
+        self.verdict == CheckVerdict::CannotTell && is_tried && fits > 0
     }
 }
 
 impl CheckReport {
+    /// Trials of all scenarios and clients together.
+    pub fn counts(&self) -> Counts {
+        let mut all = Counts::default();
+        for client in self.scenarios.iter().flat_map(|one| &one.clients) {
+            all.merge(&client.counts);
+        }
+        all
+    }
+
     /// Bytes of bodies that were announced and did not come. A server may announce any number: a sum beyond `u64` is
     /// `u64::MAX`.
     pub fn lost_bytes(&self) -> u64 {
-        let clients = self.scenarios.iter().flat_map(|one| &one.clients);
-        let lost = clients.map(|client| client.counts.lost_bytes);
-        lost.fold(0, u64::saturating_add)
+        self.counts().lost_bytes
     }
 }
 
@@ -234,6 +282,13 @@ impl ScenarioReport {
             sentence: String::new(),
             clients: Vec::new(),
         }
+    }
+
+    /// Nothing can be told only because the responses are small.
+    pub(super) fn is_too_small(&self) -> bool {
+        let mut cases = self.clients.iter().flat_map(|one| &one.cases);
+        self.verdict == CheckVerdict::CannotTell
+            && cases.all(|case| case.verdict != CheckVerdict::CannotTell || case.is_too_small())
     }
 
     /// Trials that met a reset, harmful or not.

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use tokio::time::timeout_at;
+use tokio_util::sync::CancellationToken;
 
 use super::budget::Budget;
 use super::cannot_check::CannotCheck;
-use super::drain::{search_bytes, search_time};
+use super::drain::{Drain, search_bytes, search_time};
+use super::engine::TrialOrder;
 use super::plan::CheckPlan;
 use super::probe::Plain;
 use super::report::{CheckReport, CheckSettings};
@@ -22,20 +24,36 @@ pub async fn run(
     plan: &CheckPlan,
     progress: impl Fn(u64, u64),
 ) -> Result<CheckReport, CannotCheck> {
-    run_within(plan, Budget::of(plan), progress).await
+    run_until(plan, &CancellationToken::new(), progress).await
+}
+
+/// The same; once `stop` is cancelled, the report is of the trials that have ended.
+///
+/// # Errors
+/// As [`run`], or no trial had ended.
+pub async fn run_until(
+    plan: &CheckPlan,
+    stop: &CancellationToken,
+    progress: impl Fn(u64, u64),
+) -> Result<CheckReport, CannotCheck> {
+    run_within(plan, Budget::of(plan), stop, progress).await
 }
 
 async fn run_within(
     plan: &CheckPlan,
     budget: Budget,
+    stop: &CancellationToken,
     progress: impl Fn(u64, u64),
 ) -> Result<CheckReport, CannotCheck> {
-    let plain = timeout_at(budget.end(), probe::plain(plan)).await;
+    let plain = tokio::select! {
+        plain = timeout_at(budget.end(), probe::plain(plan)) => plain,
+        () = stop.cancelled() => return Err(CannotCheck::Interrupted),
+    };
     let plain = plain.unwrap_or_else(|_| {
         let (address, limit) = (plan.target.address.clone(), budget.all());
         Err(CannotCheck::Silent { address, limit })
     });
-    run_after_plain(plan, plain?, budget, progress).await
+    run_after_plain(plan, plain?, budget, stop, progress).await
 }
 
 /// Everything after the plain request, which was answered with `plain`.
@@ -43,6 +61,7 @@ async fn run_after_plain(
     plan: &CheckPlan,
     plain: Plain,
     budget: Budget,
+    stop: &CancellationToken,
     progress: impl Fn(u64, u64),
 ) -> Result<CheckReport, CannotCheck> {
     let (shared, plain) = (Arc::new(plan.clone()), Arc::new(plain));
@@ -50,21 +69,41 @@ async fn run_after_plain(
         |name| plan.scenarios.is_empty() || plan.scenarios.iter().any(|one| one == name);
     let chosen = SCENARIOS.into_iter().filter(|one| is_chosen(one.name));
     let chosen: Vec<_> = chosen.collect();
-    let bytes = search_bytes(plan, &plain, budget.search_end()).await;
+    let bytes = tokio::select! {
+        bytes = search_bytes(plan, &plain, budget.search_end()) => bytes,
+        () = stop.cancelled() => return Err(CannotCheck::Interrupted),
+    };
     let (kernel, no_kernel) = match reasons::listen(&plan.target.address) {
         Ok(kernel) => (Some(kernel), None),
         Err(why) => (None, Some(why)),
     };
-    let trials = engine::run(&shared, &chosen, &plain, budget, kernel, progress);
-    let (drain, scenarios) = if plain.one_at_a_time {
-        let drain = search_time(&shared, &plain, bytes, budget.half()).await;
+    let order = TrialOrder {
+        plan: &shared,
+        scenarios: &chosen,
+        plain: &plain,
+        unread_bytes: bytes.bound.and_then(|bound| bound.less_than),
+        budget,
+        stop,
+    };
+    let trials = engine::run(order, kernel, progress);
+    let search = async |end| {
+        tokio::select! {
+            drain = search_time(&shared, &plain, bytes, end) => drain,
+            () = stop.cancelled() => Drain::new(bytes.kind, bytes.bound, None),
+        }
+    };
+    let (drain, (scenarios, outages)) = if plain.one_at_a_time {
+        let drain = search(budget.half()).await;
         (drain, trials.await?)
     } else {
-        let time = search_time(&shared, &plain, bytes, budget.last_begin());
+        let time = search(budget.last_begin());
         tokio::try_join!(async { Ok(time.await) }, trials)?
     };
     let clients = scenarios.iter().flat_map(|one| &one.clients);
     let made = clients.map(|one| one.counts.trials).sum();
+    if made == 0 && stop.is_cancelled() {
+        return Err(CannotCheck::Interrupted);
+    }
     if made == 0 {
         return Err(CannotCheck::NoTrial {
             address: plan.target.address.clone(),
@@ -73,7 +112,7 @@ async fn run_after_plain(
         });
     }
     let verdict = CheckVerdict::worst(scenarios.iter().map(|one| one.verdict));
-    if verdict == CheckVerdict::Loses {
+    if verdict == CheckVerdict::Loses && !stop.is_cancelled() {
         probe::still_there(plan, made).await?;
     }
     Ok(CheckReport {
@@ -90,6 +129,8 @@ async fn run_after_plain(
         drain,
         verdict,
         scenarios,
+        outages,
+        interrupted: stop.is_cancelled(),
         no_kernel,
         seconds: budget.spent().as_secs_f64(),
     })
@@ -154,7 +195,7 @@ mod tests {
             let plain = Plain::of_a_server_that_takes(slow, one_at_a_time);
             let report = tokio::select! {
                 () = server => panic!("the server ended"),
-                report = run_after_plain(&plan, plain, budget, |_, _| {}) => report.unwrap(),
+                report = run_after_plain(&plan, plain, budget, &CancellationToken::new(), |_, _| {}) => report.unwrap(),
             };
             assert_eq!(report.verdict, CheckVerdict::Loses, "{report:#?}");
             assert_eq!(report.drain.kind, DrainKind::NotSearched);
@@ -219,7 +260,7 @@ mod tests {
         let budget = Budget::new(Duration::from_secs(1));
         let error = tokio::select! {
             () = server => panic!("the server ended"),
-            report = run_within(&plan, budget, |_, _| {}) => report.unwrap_err(),
+            report = run_within(&plan, budget, &CancellationToken::new(), |_, _| {}) => report.unwrap_err(),
         };
         assert!(matches!(error, CannotCheck::NoTrial { .. }), "{error}");
         let text = error.to_string();

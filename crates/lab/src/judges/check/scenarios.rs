@@ -1,10 +1,13 @@
 //! The scenarios: each is a way to send a request with a body, and the rule that says what a server makes of it.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::plan::CheckPlan;
 use super::script::{RequestHead, Script, Step};
+use super::trial::ConnectionUse;
 use rstlab_cli::grouped;
+use strum::VariantArray as _;
 
 /// A way to send requests, and the rule that says what a server makes of it.
 #[derive(Debug, Clone, Copy)]
@@ -12,8 +15,34 @@ pub(super) struct Scenario {
     pub(super) name: &'static str,
     pub(super) about: &'static str,
     pub(super) rule: &'static str,
-    pub(super) cases: fn(&CheckPlan) -> Vec<ScenarioCase>,
+    /// What the requests say about the connection: each is tried.
+    pub(super) connections: &'static [ConnectionUse],
+    pub(super) cases: fn(&Conditions<'_>) -> Vec<ScenarioCase>,
 }
+
+/// Under which conditions a scenario's cases are written.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Conditions<'a> {
+    pub(super) plan: &'a CheckPlan,
+    pub(super) connection: ConnectionUse,
+    /// The smallest number of bytes after an answer that the server was seen not to read.
+    pub(super) unread_bytes: Option<u64>,
+}
+
+impl<'a> Conditions<'a> {
+    /// The plan's request, with what it says about the connection.
+    fn head(&self) -> RequestHead<'a> {
+        let head = RequestHead::new(self.plan);
+        match self.connection {
+            ConnectionUse::Kept => head.kept(),
+            ConnectionUse::Close => head,
+        }
+    }
+}
+
+const BOTH: &[ConnectionUse] = ConnectionUse::VARIANTS;
+const KEPT: &[ConnectionUse] = &[ConnectionUse::Kept];
+const CLOSE: &[ConnectionUse] = &[ConnectionUse::Close];
 
 /// A scenario with one size of body and one gap.
 #[derive(Debug, Clone)]
@@ -31,13 +60,16 @@ pub fn scenario_names() -> impl Iterator<Item = &'static str> {
 const APART: Duration = Duration::from_millis(3);
 
 /// A path that no server has: the server answers with an error before it looks at a body.
-const NO_SUCH_PATH: &str = "/rstlab-check/no-such-path";
+pub(super) const NO_SUCH_PATH: &str = "/rstlab-check/no-such-path";
 
 /// How much of the body is in the same write as the head.
 const JOINED_BYTES: u64 = 64 * 1024;
 
 /// How many bytes servers commonly read on after an answer: a server with such a bound loses responses beyond it.
 const COMMON_BOUNDS: [u64; 3] = [64 * 1024, 256 * 1024, 2 * 1024 * 1024];
+
+/// The most bytes that a server commonly takes with one read.
+const LAST_READ: u64 = 64 * 1024;
 
 /// Length of the slow upload: longer than the 2 s that gunicorn and others read on.
 const TRICKLE: Duration = Duration::from_millis(2500);
@@ -56,12 +88,16 @@ pub(super) const SCENARIOS: [Scenario; 12] = [
         name: "body-with-head",
         about: "the body right after the head, in one write",
         rule: "RFC 9112 §9.3",
-        cases: |plan| {
-            each_size(plan, |bytes| {
+        connections: BOTH,
+        cases: |with| {
+            each_size(with, |bytes| {
                 let joined = bytes.min(JOINED_BYTES);
-                let mut first = RequestHead::new(plan).length(bytes).bytes();
+                let mut first = with.head().length(bytes).bytes();
                 first.extend(std::iter::repeat_n(b'x', joined as usize));
-                Script::new(plan, vec![Step::Send(first), Step::Fill(bytes - joined)])
+                Script::new(
+                    with.plan,
+                    vec![Step::Send(first), Step::Fill(bytes - joined)],
+                )
             })
         },
     },
@@ -69,12 +105,13 @@ pub(super) const SCENARIOS: [Scenario; 12] = [
         name: "body-after-gap",
         about: "the body a gap after the head",
         rule: "RFC 9112 §9.6",
-        cases: |plan| {
-            let gaps = plan.body_sizes.iter().flat_map(|bytes| {
-                plan.gaps.iter().map(|gap| {
-                    let steps = with_body_after(*gap, RequestHead::new(plan), *bytes);
+        connections: BOTH,
+        cases: |with| {
+            let gaps = with.plan.body_sizes.iter().flat_map(|bytes| {
+                with.plan.gaps.iter().map(|gap| {
+                    let steps = with_body_after(*gap, with.head(), *bytes);
                     let label = format!("{}, {}", size(*bytes), humantime::format_duration(*gap));
-                    case(label, Script::new(plan, steps))
+                    case(label, Script::new(with.plan, steps))
                 })
             });
             gaps.collect()
@@ -84,37 +121,50 @@ pub(super) const SCENARIOS: [Scenario; 12] = [
         name: "body-large",
         about: "a body larger than common drain bounds",
         rule: "RFC 9112 §9.6",
-        cases: |plan| {
-            let beyond = COMMON_BOUNDS.map(|bound| {
-                let steps = with_body(RequestHead::new(plan), bound + 1);
-                case(size(bound + 1), Script::new(plan, steps))
-            });
-            beyond.into()
+        connections: BOTH,
+        cases: |with| {
+            let beyond = |bytes| {
+                let script = Script::new(with.plan, with_body(with.head(), bytes));
+                let watches_long = with.unread_bytes.is_some_and(|unread| bytes >= unread);
+                case(
+                    size(bytes),
+                    Script {
+                        watches_long,
+                        ..script
+                    },
+                )
+            };
+            large_sizes(with.unread_bytes)
+                .into_iter()
+                .map(beyond)
+                .collect()
         },
     },
     Scenario {
         name: "body-trickles",
         about: "a body that trickles in for 2.5 s",
         rule: "RFC 9112 §9.6",
-        cases: |plan| {
+        connections: BOTH,
+        cases: |with| {
             let bytes = TRICKLE.as_millis() / TRICKLE_GAP.as_millis();
-            let mut steps = vec![RequestHead::new(plan).length(bytes as u64).send()];
+            let mut steps = vec![with.head().length(bytes as u64).send()];
             for _ in 0..bytes {
                 steps.extend([Step::Pause(TRICKLE_GAP), Step::Fill(1)]);
             }
             let label = format!("{bytes} B, one every 50 ms");
-            vec![case(label, Script::new(plan, steps))]
+            vec![case(label, Script::new(with.plan, steps))]
         },
     },
     Scenario {
         name: "body-chunked",
         about: "a chunked body, with and without trailers",
         rule: "RFC 9112 §7.1",
-        cases: |plan| {
+        connections: BOTH,
+        cases: |with| {
             let ends = [("", "0\r\n\r\n"), (", trailers", "0\r\nX-Sum: 1\r\n\r\n")];
             let both_ends = |bytes: &u64| {
                 ends.map(|(label, last)| {
-                    let head = RequestHead::new(plan).chunked().send();
+                    let head = with.head().chunked().send();
                     let mut steps = vec![head, Step::Pause(APART)];
                     if *bytes > 0 {
                         steps.push(Step::Send(format!("{bytes:x}\r\n").into_bytes()));
@@ -122,10 +172,10 @@ pub(super) const SCENARIOS: [Scenario; 12] = [
                         steps.push(Step::Send(b"\r\n".to_vec()));
                     }
                     steps.push(Step::Send(last.into()));
-                    case(size(*bytes) + label, Script::new(plan, steps))
+                    case(size(*bytes) + label, Script::new(with.plan, steps))
                 })
             };
-            plan.body_sizes.iter().flat_map(both_ends).collect()
+            with.plan.body_sizes.iter().flat_map(both_ends).collect()
         },
     },
     // Few servers read a body of a GET (gunicorn's issue 3334).
@@ -133,8 +183,9 @@ pub(super) const SCENARIOS: [Scenario; 12] = [
         name: "get-with-body",
         about: "GET with a body, GET with an empty chunked body",
         rule: "RFC 9110 §9.3.1",
-        cases: |plan| {
-            let get = || RequestHead::new(plan).method("GET");
+        connections: BOTH,
+        cases: |with| {
+            let get = || with.head().method("GET");
             let chunked = get().chunked().send();
             let no_chunk = Step::Send(b"0\r\n\r\n".to_vec());
             let cases = [
@@ -146,9 +197,9 @@ pub(super) const SCENARIOS: [Scenario; 12] = [
             ];
             let cases = cases.map(|(label, steps)| {
                 let script = Script {
-                    same_path: plan.method == "GET",
+                    same_path: with.plan.method == "GET",
                     head_only: false,
-                    ..Script::new(plan, steps)
+                    ..Script::new(with.plan, steps)
                 };
                 case(label, script)
             });
@@ -160,19 +211,23 @@ pub(super) const SCENARIOS: [Scenario; 12] = [
         name: "pipelined",
         about: "a second request behind the body",
         rule: "RFC 9112 §9.3.2",
-        cases: |plan| {
+        connections: KEPT,
+        cases: |with| {
             let both = |bytes: &u64| {
                 [("at once", Duration::ZERO), ("5 ms later", PIPELINE_GAP)].map(|(when, pause)| {
-                    let mut steps = with_body(RequestHead::new(plan).kept(), *bytes);
-                    steps.extend([Step::Pause(pause), RequestHead::new(plan).length(0).send()]);
+                    let mut steps = with_body(with.head(), *bytes);
+                    steps.extend([
+                        Step::Pause(pause),
+                        RequestHead::new(with.plan).length(0).send(),
+                    ]);
                     let script = Script {
                         responses: 2,
-                        ..Script::new(plan, steps)
+                        ..Script::new(with.plan, steps)
                     };
                     case(format!("{}, {when}", size(*bytes)), script)
                 })
             };
-            plan.body_sizes.iter().flat_map(both).collect()
+            with.plan.body_sizes.iter().flat_map(both).collect()
         },
     },
     // The next request must meet neither a close nor the body of the one before.
@@ -180,14 +235,15 @@ pub(super) const SCENARIOS: [Scenario; 12] = [
         name: "keep-alive",
         about: "the next request on the kept connection",
         rule: "RFC 9112 §9.3",
-        cases: |plan| {
-            each_size(plan, |bytes| {
-                let mut steps = with_body(RequestHead::new(plan).kept(), bytes);
+        connections: KEPT,
+        cases: |with| {
+            each_size(with, |bytes| {
+                let mut steps = with_body(with.head(), bytes);
                 steps.push(Step::AwaitResponse);
-                steps.push(RequestHead::new(plan).length(0).send());
+                steps.push(RequestHead::new(with.plan).length(0).send());
                 Script {
                     responses: 2,
-                    ..Script::new(plan, steps)
+                    ..Script::new(with.plan, steps)
                 }
             })
         },
@@ -196,14 +252,15 @@ pub(super) const SCENARIOS: [Scenario; 12] = [
         name: "expect-continue",
         about: "Expect: 100-continue, also where it is refused",
         rule: "RFC 9110 §10.1.1",
-        cases: |plan| {
-            let own_path = plan.target.path.as_str();
+        connections: BOTH,
+        cases: |with| {
+            let own_path = with.plan.target.path.as_str();
             let cases = [
                 ("22 B", own_path, 22),
                 ("1 MB, no such path", NO_SUCH_PATH, 1_000_000),
             ];
             let cases = cases.map(|(label, path, bytes)| {
-                let head = RequestHead::new(plan).path(path).length(bytes);
+                let head = with.head().path(path).length(bytes);
                 let steps = vec![
                     head.field("Expect", "100-continue").send(),
                     Step::AwaitContinue(CONTINUE_WAIT),
@@ -214,7 +271,7 @@ pub(super) const SCENARIOS: [Scenario; 12] = [
                 ];
                 let script = Script {
                     same_path: path == own_path,
-                    ..Script::new(plan, steps)
+                    ..Script::new(with.plan, steps)
                 };
                 case(label, script)
             });
@@ -226,9 +283,10 @@ pub(super) const SCENARIOS: [Scenario; 12] = [
         name: "http-1.0",
         about: "HTTP/1.0 with a body",
         rule: "RFC 9112 §6.3, §8",
-        cases: |plan| {
-            each_size(plan, |bytes| {
-                Script::new(plan, with_body(RequestHead::new(plan).version_1_0(), bytes))
+        connections: CLOSE,
+        cases: |with| {
+            each_size(with, |bytes| {
+                Script::new(with.plan, with_body(with.head().version_1_0(), bytes))
             })
         },
     },
@@ -236,12 +294,13 @@ pub(super) const SCENARIOS: [Scenario; 12] = [
         name: "early-answer",
         about: "an early error answer during an upload",
         rule: "RFC 9112 §9.5, §9.6",
-        cases: |plan| {
+        connections: BOTH,
+        cases: |with| {
             let cases = [("1 MB", 1_000_000), ("5 MB", 5_000_000)].map(|(label, bytes)| {
-                let steps = with_body(RequestHead::new(plan).path(NO_SUCH_PATH), bytes);
+                let steps = with_body(with.head().path(NO_SUCH_PATH), bytes);
                 let script = Script {
                     same_path: false,
-                    ..Script::new(plan, steps)
+                    ..Script::new(with.plan, steps)
                 };
                 case(format!("{label}, no such path"), script)
             });
@@ -253,11 +312,12 @@ pub(super) const SCENARIOS: [Scenario; 12] = [
         name: "half-close",
         about: "the client half-closes after its request",
         rule: "RFC 9293 §3.6",
-        cases: |plan| {
-            each_size(plan, |bytes| {
-                let mut steps = with_body(RequestHead::new(plan), bytes);
+        connections: BOTH,
+        cases: |with| {
+            each_size(with, |bytes| {
+                let mut steps = with_body(with.head(), bytes);
                 steps.push(Step::HalfClose);
-                Script::new(plan, steps)
+                Script::new(with.plan, steps)
             })
         },
     },
@@ -268,9 +328,23 @@ fn case(label: impl Into<String>, script: Script) -> ScenarioCase {
     ScenarioCase { label, script }
 }
 
+/// Sizes beyond the common bounds, and beyond the one that was found. A server's last read may go [`LAST_READ`] over its
+/// bound, so each is exceeded by more, too.
+fn large_sizes(unread_bytes: Option<u64>) -> BTreeSet<u64> {
+    let [.., most] = COMMON_BOUNDS;
+    let common = COMMON_BOUNDS.map(|bound| bound + 1);
+    let found = unread_bytes.into_iter();
+    let found = found.flat_map(|bytes| [bytes, bytes + LAST_READ]);
+    common
+        .into_iter()
+        .chain([most + LAST_READ])
+        .chain(found)
+        .collect()
+}
+
 /// A case for each of the plan's sizes.
-fn each_size(plan: &CheckPlan, script: impl Fn(u64) -> Script) -> Vec<ScenarioCase> {
-    let sizes = plan.body_sizes.iter();
+fn each_size(with: &Conditions<'_>, script: impl Fn(u64) -> Script) -> Vec<ScenarioCase> {
+    let sizes = with.plan.body_sizes.iter();
     sizes
         .map(|bytes| case(size(*bytes), script(*bytes)))
         .collect()

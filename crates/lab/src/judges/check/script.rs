@@ -12,11 +12,13 @@ pub(super) struct Script {
     pub(super) responses: usize,
     /// The request has the plan's own path, so that its response can be compared with the answer to the plain request.
     pub(super) same_path: bool,
+    /// A reset may come a second after the response and its FIN: some servers wait before they close for good.
+    pub(super) watches_long: bool,
     /// The method of the requests is HEAD: responses have no body.
     pub(super) head_only: bool,
 }
 
-/// One step. Nothing is read before the last step, except where a step waits for a response.
+/// One step. Nothing is read before the last step, except where a step waits for a response, and by the ordinary client.
 #[derive(Debug, Clone)]
 pub(super) enum Step {
     /// Writes these bytes.
@@ -41,8 +43,15 @@ impl Script {
             steps,
             responses: 1,
             same_path: true,
+            watches_long: false,
             head_only: plan.method == "HEAD",
         }
+    }
+
+    /// Whether the second request waits for the response to the first.
+    pub(super) fn waits(&self) -> bool {
+        let waits = |step: &Step| matches!(step, Step::AwaitResponse);
+        self.steps.iter().any(waits)
     }
 
     /// How long it pauses.

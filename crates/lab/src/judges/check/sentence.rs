@@ -1,16 +1,19 @@
 //! What a server does in a scenario, in a sentence.
 
+use std::collections::BTreeMap;
+
 use super::counts::Counts;
 use super::reasons;
-use super::report::ClientReport;
-use super::trial::TrialOutcome;
+use super::report::{CaseReport, ClientReport};
+use super::trial::{ConnectionUse, Model, TrialOutcome};
 use super::verdict::CheckVerdict;
 use rstlab_cli::grouped;
+use strum::VariantArray as _;
 
-/// How many combinations are named; the rest are counted.
+/// How many cases are named; the rest are counted.
 const MAX_NAMED: usize = 6;
 
-/// What the server does in a scenario, from its trials with both clients.
+/// What the server does in a scenario, from its trials with all clients.
 pub(super) fn sentence(clients: &[ClientReport]) -> String {
     let mut all = Counts::default();
     for client in clients {
@@ -22,14 +25,21 @@ pub(super) fn sentence(clients: &[ClientReport]) -> String {
     let mut text = match clients.iter().map(|one| one.verdict).max() {
         None => String::new(),
         Some(CheckVerdict::Pass) => pass(&all),
-        Some(CheckVerdict::Harmless) => format!(
-            "{} of {} connections are reset, after responses that came whole: harmless.",
-            grouped(all.outcomes.of(TrialOutcome::WholeThenReset)),
-            grouped(all.trials)
-        ),
+        Some(CheckVerdict::Harmless) => {
+            let resets = all.outcomes.of(TrialOutcome::WholeThenReset);
+            format!(
+                "{} of {} connections are reset, after responses that came whole: harmless.{}",
+                grouped(resets),
+                grouped(all.trials),
+                one_trial(resets)
+            )
+        }
         Some(CheckVerdict::CannotTell) => cannot_tell(clients, &all),
         Some(CheckVerdict::Loses) => loses(clients, &all),
     };
+    if let Some(others) = other_statuses(clients) {
+        text += &format!(" Answers with another status than expected: {others}.");
+    }
     let reasons = reasons::sum(clients.iter().flat_map(|one| &one.reasons));
     let reasons = reasons
         .iter()
@@ -39,6 +49,30 @@ pub(super) fn sentence(clients: &[ClientReport]) -> String {
         text += &format!(" The kernel: {}.", reasons.join(", "));
     }
     text
+}
+
+/// The statuses that are not as expected, and how many answers had them; `None` if there are none.
+pub(super) fn other_statuses<'a>(
+    clients: impl IntoIterator<Item = &'a ClientReport>,
+) -> Option<String> {
+    let mut counts = BTreeMap::new();
+    let statuses = clients.into_iter().flat_map(|one| &one.statuses);
+    for one in statuses.filter(|one| one.is_other) {
+        *counts.entry(one.status).or_insert(0) += one.count;
+    }
+    let texts = counts
+        .iter()
+        .map(|(status, count)| format!("{status} ({})", grouped(*count)));
+    let texts: Vec<_> = texts.collect();
+    (!texts.is_empty()).then(|| texts.join(", "))
+}
+
+/// A verdict that hangs on one trial says so: the next check may have another verdict.
+fn one_trial(count: u64) -> &'static str {
+    match count {
+        1 => " This verdict hangs on one trial: a check with more --trials is surer.",
+        _ => "",
+    }
 }
 
 fn pass(all: &Counts) -> String {
@@ -53,21 +87,28 @@ fn pass(all: &Counts) -> String {
 fn cannot_tell(clients: &[ClientReport], all: &Counts) -> String {
     let mut why = Vec::new();
     let late = all.outcomes.of(TrialOutcome::Timeout);
-    let cases = clients.iter().flat_map(|one| &one.cases);
-    let silent = cases.filter(|case| {
-        case.verdict == CheckVerdict::CannotTell && case.counts.fits > 0 && case.counts.trials > 0
-    });
+    let silent = clients
+        .iter()
+        .flat_map(|one| &one.cases)
+        .filter(|case| case.is_too_small());
     let bytes = silent.map(|case| case.counts.body_bytes).max();
     if late > 0 {
         why.push(format!(
-            "{} of {} responses did not end in time.",
+            "{} of {} responses did not end in time.{}",
             grouped(late),
+            grouped(all.trials),
+            one_trial(late)
+        ));
+    } else if all.turned_away > 0 {
+        why.push(format!(
+            "{} of {} requests were turned away.",
+            grouped(all.turned_away),
             grouped(all.trials)
         ));
     } else if let Some(bytes) = bytes {
         why.push(format!(
             "{} of {} connections are reset, but the response of {} bytes fits the socket buffer, where no reset can \
-             take it. Ask for a path with a larger response, over 16 KiB.",
+             take it.",
             grouped(all.outcomes.of(TrialOutcome::WholeThenReset)),
             grouped(all.trials),
             grouped(bytes),
@@ -79,25 +120,61 @@ fn cannot_tell(clients: &[ClientReport], all: &Counts) -> String {
 
 /// The cases that one of the clients has not tried.
 fn untried(clients: &[ClientReport]) -> Option<String> {
-    let cases = clients.first().map_or(0, |one| one.cases.len());
-    let is_untried = |number: &usize| {
-        let mut same = clients.iter().filter_map(|one| one.cases.get(*number));
-        same.any(|case| case.counts.trials == 0)
-    };
-    let untried: Vec<_> = (0..cases).filter(is_untried).collect();
-    let labels = untried.iter().take(MAX_NAMED);
-    let labels = labels.filter_map(|number| clients.first()?.cases.get(*number));
-    let mut labels: Vec<_> = labels.map(|case| case.case.clone()).collect();
-    if untried.len() > MAX_NAMED {
-        labels.push(format!("{} more", untried.len() - MAX_NAMED));
-    }
-    (!untried.is_empty()).then(|| {
+    let cases = |one: &ClientReport| one.cases.len();
+    let uses = uses(clients);
+    let all: usize = uses
+        .iter()
+        .map(|(_, same)| same.first().map_or(0, |one| cases(one)))
+        .sum();
+    let (count, labels) = named(&uses, |same| {
+        let is_untried = same.iter().any(|case| case.counts.trials == 0);
+        is_untried.then(String::new)
+    });
+    (count > 0).then(|| {
         format!(
-            "{} of {cases} combinations of size and gap were not tried: {}.",
-            untried.len(),
-            labels.join("; ")
+            "{count} of {all} combinations of size, gap and connection were not tried: {}.",
+            labels.join(", ")
         )
     })
+}
+
+/// Clients by what their requests say about the connection.
+fn uses(clients: &[ClientReport]) -> Vec<(ConnectionUse, Vec<&ClientReport>)> {
+    let uses = ConnectionUse::VARIANTS.iter().map(|connection| {
+        let same = clients.iter().filter(|one| one.connection == *connection);
+        (*connection, same.collect::<Vec<_>>())
+    });
+    uses.filter(|(_, same)| !same.is_empty()).collect()
+}
+
+/// How many cases `about` has words for, and the labels of the first of them, each with its words; the cases of one use
+/// of the connection stand behind its name.
+fn named(
+    uses: &[(ConnectionUse, Vec<&ClientReport>)],
+    about: impl Fn(&[&CaseReport]) -> Option<String>,
+) -> (usize, Vec<String>) {
+    let (mut count, mut texts) = (0, Vec::new());
+    for (connection, clients) in uses {
+        let mut labels = Vec::new();
+        for number in 0..clients.first().map_or(0, |one| one.cases.len()) {
+            let same = clients.iter().filter_map(|one| one.cases.get(number));
+            let same: Vec<_> = same.collect();
+            let (Some(first), Some(words)) = (same.first(), about(&same)) else {
+                continue;
+            };
+            count += 1;
+            if count <= MAX_NAMED {
+                labels.push(first.case.clone() + &words);
+            }
+        }
+        if !labels.is_empty() {
+            texts.push(format!("{} ({})", labels.join("; "), connection.as_ref()));
+        }
+    }
+    if count > MAX_NAMED {
+        texts.push(format!("{} more", count - MAX_NAMED));
+    }
+    (count, texts)
 }
 
 fn loses(clients: &[ClientReport], all: &Counts) -> String {
@@ -115,6 +192,10 @@ fn loses(clients: &[ClientReport], all: &Counts) -> String {
             TrialOutcome::NoResponseEof,
             "ended by a FIN before their first byte",
         ),
+        (
+            TrialOutcome::GatewayError,
+            "with 502, 503 or 504 in place of the answer",
+        ),
         (TrialOutcome::BadResponse, "bad"),
     ];
     let ways: Vec<String> = ways
@@ -122,10 +203,12 @@ fn loses(clients: &[ClientReport], all: &Counts) -> String {
         .filter(|(outcome, _)| all.outcomes.of(*outcome) > 0)
         .map(|(outcome, how)| format!("{} {how}", grouped(all.outcomes.of(*outcome))))
         .collect();
+    let lost = all.outcomes.lost();
     let mut text = format!(
-        "{} of {} responses are lost: {}",
-        grouped(all.outcomes.lost()),
+        "{} of {} responses {} lost: {}",
+        grouped(lost),
         grouped(all.trials),
+        if lost == 1 { "is" } else { "are" },
         ways.join(", ")
     );
     if let Some(bad) = clients.iter().find_map(|one| one.bad.as_deref()) {
@@ -135,35 +218,38 @@ fn loses(clients: &[ClientReport], all: &Counts) -> String {
         let bytes = grouped(all.lost_bytes);
         text += &format!("; cut responses are missing {bytes} bytes");
     }
-    text.push('.');
-    let keeps = |one: &&ClientReport| one.verdict != CheckVerdict::Loses;
-    if let Some(one) = clients.iter().find(keeps) {
-        text += &format!(" The client that {} loses none.", one.client.as_ref());
-    }
-    let whole = whole_cases(clients);
-    if !whole.is_empty() {
-        text += &format!(" No client loses any at {}.", whole.join("; "));
-    }
-    text
+    text += &format!(
+        ".{} Who loses: {}.",
+        one_trial(lost),
+        losing_clients(clients)
+    );
+    let (_, labels) = named(&uses(clients), |same| {
+        let lost: u64 = same.iter().map(|case| case.counts.outcomes.lost()).sum();
+        let trials: u64 = same.iter().map(|case| case.counts.trials).sum();
+        (lost > 0).then(|| format!(" {} of {}", grouped(lost), grouped(trials)))
+    });
+    text + &format!(" Where: {}.", labels.join(", "))
 }
 
-/// The cases in which neither client lost a response.
-fn whole_cases(clients: &[ClientReport]) -> Vec<&str> {
-    let labels = clients.first().into_iter().flat_map(|one| &one.cases);
-    labels
-        .map(|case| case.case.as_str())
-        .filter(|label| {
-            let mut same = clients
-                .iter()
-                .flat_map(|one| one.cases.iter().find(|case| case.case == *label));
-            same.all(|case| case.counts.trials > 0 && case.counts.outcomes.lost() == 0)
-        })
-        .collect()
+/// The clients that lose responses, and how many.
+fn losing_clients(clients: &[ClientReport]) -> String {
+    let losing = Model::VARIANTS.iter().filter_map(|model| {
+        let same = || clients.iter().filter(|one| one.client == *model);
+        let lost: u64 = same().map(|one| one.counts.outcomes.lost()).sum();
+        let trials: u64 = same().map(|one| one.counts.trials).sum();
+        let name = match model {
+            Model::Ordinary => "the ordinary client",
+            Model::ReadsOn => "the one that reads on",
+            Model::StopsAtWriteError => "the one that stops",
+        };
+        (lost > 0).then(|| format!("{name} {} of {}", grouped(lost), grouped(trials)))
+    });
+    losing.collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::trial::{Model, Trial};
+    use super::super::trial::Trial;
     use super::*;
 
     fn whole() -> Trial {
@@ -178,7 +264,11 @@ mod tests {
     fn tried(cases: [usize; 2]) -> (CheckVerdict, String) {
         let clients = [Model::ReadsOn, Model::StopsAtWriteError];
         let reports = clients.iter().zip(cases).map(|(client, tried)| {
-            let mut report = ClientReport::new(*client, (0..8).map(|case| format!("{case} B")));
+            let mut report = ClientReport::new(
+                *client,
+                ConnectionUse::Kept,
+                (0..8).map(|case| format!("{case} B")),
+            );
             for case in 0..tried {
                 report.add(case, whole());
             }
@@ -199,10 +289,52 @@ mod tests {
         assert_eq!(verdict, CheckVerdict::CannotTell);
         assert_eq!(
             text,
-            "Cannot tell: 2 of 8 combinations of size and gap were not tried: 6 B; 7 B."
+            "Cannot tell: 2 of 8 combinations of size, gap and connection were not tried: 6 B; 7 B (kept)."
         );
         let (_, text) = tried([1, 8]);
-        assert!(text.ends_with("7 of 8 combinations of size and gap were not tried: 1 B; 2 B; 3 B; 4 B; 5 B; 6 B; 1 more."), "{text}");
+        assert!(text.ends_with("7 of 8 combinations of size, gap and connection were not tried: 1 B; 2 B; 3 B; 4 B; 5 B; 6 B (kept), 1 more."), "{text}");
         assert_eq!(tried([0, 0]).1, "No trial: the time was up.");
+    }
+
+    #[test]
+    fn a_sentence_names_the_cases_and_clients_that_lost() {
+        let mut reports = Vec::new();
+        for connection in ConnectionUse::VARIANTS {
+            for client in Model::VARIANTS {
+                let cases = ["22 B, 2ms", "9 B, 2ms"].map(str::to_owned);
+                let mut report = ClientReport::new(*client, *connection, cases);
+                for case in [0, 1, 1] {
+                    report.add(case, whole());
+                }
+                if (*client, *connection) == (Model::StopsAtWriteError, ConnectionUse::Kept) {
+                    report.add(1, Trial::new(TrialOutcome::NoResponseReset));
+                }
+                report.judge(false);
+                reports.push(report);
+            }
+        }
+        assert_eq!(
+            sentence(&reports),
+            "1 of 19 responses is lost: 1 reset before their first byte was read. This verdict hangs on one trial: a \
+             check with more --trials is surer. Who loses: the one that stops 1 of 7. Where: 9 B, 2ms 1 of 7 (kept)."
+        );
+    }
+
+    #[test]
+    fn a_sentence_names_statuses_that_are_not_as_expected() {
+        let mut report =
+            ClientReport::new(Model::Ordinary, ConnectionUse::Close, ["a case".to_owned()]);
+        report.add(0, whole());
+        let refused = Trial {
+            status: Some(413),
+            is_other_status: true,
+            ..whole()
+        };
+        report.add(0, refused);
+        report.judge(false);
+        assert_eq!(report.verdict, CheckVerdict::Pass);
+        let text = sentence(&[report]);
+        let part = "Answers with another status than expected: 413 (1).";
+        assert!(text.ends_with(part), "{text}");
     }
 }

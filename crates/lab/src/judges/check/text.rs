@@ -2,37 +2,35 @@
 
 use std::net::SocketAddr;
 
-use comfy_table::{ColumnConstraint, Table};
 use strum::VariantArray as _;
 
+use super::counts::Counts;
 use super::reasons;
 use super::report::{CheckReport, ClientReport};
-use super::trial::TrialOutcome;
+use super::sentence::other_statuses;
+use super::too_small::too_small;
+use super::trial::{Model, TrialOutcome};
 use super::verdict::CheckVerdict;
 use crate::shared::table::table;
-use crate::shared::wrapped::{COLUMNS, columns, lines, wrapped};
+use crate::shared::wrapped::{columns, lines, wrapped};
 use rstlab_cli::grouped;
 use rstlab_witness::{Cause, Reason};
 
 /// Heads of a table's columns, with the line break where it is narrow.
-pub(super) const COLUMN_NAMES: [&str; 13] = [
+pub(super) const COLUMN_NAMES: [&str; 9] = [
     "scenario",
-    "client",
+    "conn.",
     "verdict",
-    "trials",
-    "whole,\nFIN",
-    "whole,\nreset",
-    "cut,\nreset",
-    "cut,\nEOF",
-    "none,\nreset",
-    "none,\nEOF",
+    "lost:\nordinary",
+    "lost:\nreads on",
+    "lost:\nstops",
+    "reset,\nwhole",
     "time-\nout",
-    "bad",
-    "lost,\n95 %",
+    "other\nstatus",
 ];
 
-/// How many columns are before those of the outcomes.
-const BEFORE_OUTCOMES: usize = 4;
+/// How many columns are aligned to the left.
+pub(super) const LEFT_COLUMNS: usize = 3;
 
 /// The report for people, at most 100 columns wide.
 pub(super) fn text(url: &str, report: &CheckReport) -> String {
@@ -40,11 +38,17 @@ pub(super) fn text(url: &str, report: &CheckReport) -> String {
     text += "\n";
     text += &scenario_table(report, columns());
     text += "\n";
+    let too_small = too_small(report);
     for scenario in &report.scenarios {
-        if scenario.verdict != CheckVerdict::Pass {
+        let is_said_below = too_small.is_some() && scenario.is_too_small();
+        let is_good = scenario.verdict == CheckVerdict::Pass;
+        if !is_said_below && !(is_good && other_statuses(&scenario.clients).is_none()) {
             let sentence = format!("{}: {}", scenario.name, scenario.sentence);
             text += &wrapped(&sentence, "", "  ");
         }
+    }
+    for note in too_small.into_iter().chain(notes(report)) {
+        text += &wrapped(&note, "", "");
     }
     text += &wrapped(&report.drain.sentence, "", "");
     if let Some(advice) = advice(report) {
@@ -55,6 +59,30 @@ pub(super) fn text(url: &str, report: &CheckReport) -> String {
         text += &wrapped(&no_kernel(why), "", "");
     }
     text
+}
+
+/// Of so many trials one may be late without a word about it: most machines pause now and then.
+const LATE_IS_USUAL: u64 = 100;
+
+/// What the counts don't say.
+pub(super) fn notes(report: &CheckReport) -> Vec<String> {
+    let mut notes = Vec::new();
+    if report.interrupted {
+        let note = "The check was interrupted: this is what was tried so far.";
+        notes.push(note.to_owned());
+    }
+    notes.extend(report.outages.sentence());
+    let all = report.counts();
+    if all.late * LATE_IS_USUAL > all.trials {
+        notes.push(format!(
+            "{} of {} trials were late, because this machine was busy: they lost {} responses, and may have lost more on \
+             time. Check again when the machine is idle.",
+            grouped(all.late),
+            grouped(all.trials),
+            grouped(all.late_lost)
+        ));
+    }
+    notes
 }
 
 /// The request and the verdict.
@@ -71,14 +99,30 @@ pub(super) fn summary(url: &str, report: &CheckReport) -> String {
             "Nothing was lost. Connections were reset after responses that came whole.".to_owned()
         }
         CheckVerdict::CannotTell => "No loss was seen, but not every scenario can tell.".to_owned(),
-        CheckVerdict::Loses => format!(
-            "Responses were lost; cut responses are missing {} bytes.",
-            grouped(report.lost_bytes())
-        ),
+        CheckVerdict::Loses => {
+            let all = report.counts();
+            let missing = match all.lost_bytes {
+                0 => String::new(),
+                bytes => format!("; cut responses are missing {} bytes", grouped(bytes)),
+            };
+            format!(
+                "Responses were lost: {} of {}{missing}.",
+                grouped(all.outcomes.lost()),
+                grouped(all.trials)
+            )
+        }
     };
+    let clients = report.scenarios.iter().flat_map(|one| &one.clients);
+    let others = other_statuses(clients).map_or(String::new(), |others| {
+        let expected: Vec<_> = plain.expected_statuses.iter().map(u16::to_string).collect();
+        format!(
+            " Answers with another status than {}: {others}.",
+            expected.join(", ")
+        )
+    });
     let path = report.request.split(' ').next().unwrap_or_default();
     format!(
-        "{path} {url} without a body is answered with {} and {length}. {verdict} It took {:.1} s.",
+        "{path} {url} without a body is answered with {} and {length}. {verdict}{others} It took {:.1} s.",
         plain.status, report.seconds
     )
 }
@@ -115,54 +159,64 @@ pub(super) fn settings(report: &CheckReport) -> String {
         more => format!("{more} connections at once"),
     };
     format!(
-        "Settings: {buffer}everything sent before reading, reading from {} ms after the first byte, {at_once}. \"stops\" is a client that stops at a write error, as nginx and Envoy do.",
+        "Settings: {buffer}everything sent before reading, reading from {} ms after the first byte, {at_once}. \"stops\" is a client that stops at a write error, as nginx and Envoy do; the ordinary client has the system's buffers and reads at once. \"kept\" are requests that leave the connection open, \"close\" those with Connection: close.",
         settings.read_delay_ms
     )
 }
 
-/// A row of a table: a scenario with a client.
-pub(super) fn cells(name: &str, client: &ClientReport) -> Vec<String> {
-    let counts = &client.counts;
+/// The rows of a table: one for each scenario and each use of the connection.
+pub(super) fn rows(report: &CheckReport) -> impl Iterator<Item = Vec<String>> {
+    report.scenarios.iter().flat_map(|scenario| {
+        let same = scenario
+            .clients
+            .chunk_by(|one, next| one.connection == next.connection);
+        same.map(|clients| cells(scenario.name, clients))
+    })
+}
+
+/// A row: the clients of a scenario that use the connection in the same way.
+fn cells(name: &str, clients: &[ClientReport]) -> Vec<String> {
+    let verdict = CheckVerdict::worst(clients.iter().map(|one| one.verdict));
+    let connection = clients.first().map_or("", |one| one.connection.as_ref());
     let mut cells = vec![
         name.to_owned(),
-        client.client.as_ref().to_owned(),
-        client.verdict.as_ref().to_owned(),
-        counts.trials.to_string(),
+        connection.to_owned(),
+        verdict.as_ref().to_owned(),
     ];
-    let number = |outcome: &TrialOutcome| match counts.outcomes.of(*outcome) {
+    cells.extend(Model::VARIANTS.iter().map(|model| {
+        let client = clients.iter().find(|one| one.client == *model);
+        client.map_or(String::new(), |one| {
+            format!("{}/{}", one.counts.outcomes.lost(), one.counts.trials)
+        })
+    }));
+    let mut all = Counts::default();
+    for client in clients {
+        all.merge(&client.counts);
+    }
+    let numbers = [
+        all.outcomes.of(TrialOutcome::WholeThenReset),
+        all.outcomes.of(TrialOutcome::Timeout),
+        all.other_statuses,
+    ];
+    cells.extend(numbers.map(|count| match count {
         0 => "-".to_owned(),
         count => count.to_string(),
-    };
-    cells.extend(TrialOutcome::VARIANTS.iter().map(number));
-    cells.push(client.lost_interval.map_or(String::new(), |(low, high)| {
-        format!("{:.0}-{:.0}%", low * 100.0, high * 100.0)
     }));
     cells
 }
 
 fn scenario_table(report: &CheckReport, columns: usize) -> String {
-    let rows = report.scenarios.iter().flat_map(|scenario| {
-        let names = [scenario.name].into_iter().chain(std::iter::repeat(""));
-        names
-            .zip(&scenario.clients)
-            .map(|(name, client)| cells(name, client))
-    });
-    let mut table = table(COLUMN_NAMES, rows, 1, 3..COLUMN_NAMES.len());
-    if columns < COLUMNS {
-        hide_unseen(&mut table, report);
-    }
-    lines(table, columns)
-}
-
-/// Leaves out the columns of outcomes that no trial had.
-fn hide_unseen(table: &mut Table, report: &CheckReport) {
-    let clients = || report.scenarios.iter().flat_map(|one| &one.clients);
-    let outcomes = table.column_iter_mut().skip(BEFORE_OUTCOMES);
-    for (column, outcome) in outcomes.zip(TrialOutcome::VARIANTS) {
-        if clients().all(|client| client.counts.outcomes.of(*outcome) == 0) {
-            column.set_constraint(ColumnConstraint::Hidden);
+    let mut last = String::new();
+    let rows = rows(report).map(|mut row| {
+        // A scenario's name stands in its first row only.
+        match row[0] == last {
+            true => row[0].clear(),
+            false => last.clone_from(&row[0]),
         }
-    }
+        row
+    });
+    let right = LEFT_COLUMNS..COLUMN_NAMES.len();
+    lines(table(COLUMN_NAMES, rows, 1, right), columns)
 }
 
 #[cfg(test)]
@@ -170,11 +224,13 @@ mod tests {
     use std::time::Duration;
 
     use super::super::drain::{Drain, DrainKind};
+    use super::super::outages::Outages;
     use super::super::probe::Plain;
     use super::super::report::{CheckSettings, ScenarioReport};
     use super::super::scenarios::scenario_names;
-    use super::super::trial::{Model, Trial};
+    use super::super::trial::{ConnectionUse, Trial};
     use super::*;
+    use crate::shared::wrapped::COLUMNS;
 
     fn trial(outcome: TrialOutcome) -> Trial {
         Trial {
@@ -189,7 +245,8 @@ mod tests {
 
     /// A report with the greatest possible numbers.
     fn report() -> CheckReport {
-        let mut client = ClientReport::new(Model::StopsAtWriteError, ["a case".to_owned()]);
+        let cases = ["a case".to_owned()];
+        let mut client = ClientReport::new(Model::StopsAtWriteError, ConnectionUse::Close, cases);
         for outcome in TrialOutcome::VARIANTS {
             for _ in 0..10_000 {
                 client.add(0, trial(*outcome));
@@ -224,6 +281,8 @@ mod tests {
             },
             verdict: CheckVerdict::Loses,
             scenarios: scenario_names().map(scenario).collect(),
+            outages: Outages::default(),
+            interrupted: false,
             no_kernel: Some("A word, ".repeat(30) + "a word"),
             seconds: 3600.0,
         }
@@ -241,30 +300,31 @@ mod tests {
     }
 
     #[test]
-    fn a_table_of_80_columns_leaves_out_outcomes_that_no_trial_had() {
+    fn a_table_is_no_wider_than_80_columns() {
         let mut report = report();
-        for client in report.scenarios.iter_mut().flat_map(|one| &mut one.clients) {
-            let mut seen = ClientReport::new(Model::ReadsOn, []);
-            seen.add(0, trial(TrialOutcome::WholeThenFin));
-            seen.add(0, trial(TrialOutcome::TruncatedByReset));
-            client.counts = seen.counts;
+        let both = [ConnectionUse::Kept, ConnectionUse::Close];
+        for scenario in &mut report.scenarios {
+            let clients = both.map(|connection| {
+                Model::VARIANTS.iter().map(move |model| {
+                    let mut seen = ClientReport::new(*model, connection, []);
+                    for _ in 0..100 {
+                        seen.add(0, trial(TrialOutcome::NoResponseReset));
+                    }
+                    seen.verdict = CheckVerdict::CannotTell;
+                    seen
+                })
+            });
+            scenario.clients = clients.into_iter().flatten().collect();
         }
-        let wide = scenario_table(&report, COLUMNS);
-        let narrow = scenario_table(&report, 80);
-        for (name, hidden) in [
-            ("time-", true),
-            ("EOF", true),
-            ("cut,", false),
-            ("whole,", false),
-        ] {
-            assert!(wide.contains(name), "{wide}");
-            assert_ne!(narrow.contains(name), hidden, "{narrow}");
+        let table = scenario_table(&report, COLUMNS);
+        for line in table.lines() {
+            assert!(line.chars().count() <= 80, "too wide:\n{table}");
         }
-        assert!(
-            narrow.lines().all(|line| line.chars().count() <= 80),
-            "{narrow}"
+        assert_eq!(table.lines().count(), 2 + 2 * report.scenarios.len());
+        assert_eq!(
+            scenario_table(&report, 80).lines().count(),
+            table.lines().count()
         );
-        assert_eq!(narrow.lines().count(), wide.lines().count());
     }
 
     #[test]

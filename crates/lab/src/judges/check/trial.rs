@@ -34,6 +34,9 @@ pub enum TrialOutcome {
     /// The time limit came first.
     #[strum(serialize = "timeout")]
     Timeout,
+    /// 502, 503 or 504 came whole in place of the answer: something in between did not get it.
+    #[strum(serialize = "gateway-error")]
+    GatewayError,
     /// The bytes that came are not HTTP, have no end, or answer a request that was not sent.
     #[strum(serialize = "bad-response")]
     BadResponse,
@@ -45,7 +48,8 @@ impl TrialOutcome {
         matches!(self, Self::WholeThenFin | Self::WholeThenReset)
     }
 
-    /// The client did not get its response: the connection ended too early, or the bytes that came are no response.
+    /// The client did not get its response: the connection ended too early, a gateway's error came in its place, or the
+    /// bytes that came are no response.
     pub const fn is_lost(self) -> bool {
         !self.is_whole() && !matches!(self, Self::Timeout)
     }
@@ -59,24 +63,55 @@ impl TrialOutcome {
     }
 }
 
-/// What a client does when sending fails.
+/// How a client reads, and what it does when sending fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema, AsRefStr, VariantArray)]
 #[serde(rename_all = "kebab-case")]
 pub enum Model {
-    /// It goes on reading: the answer may be in the receive queue.
+    /// It has the system's buffers, reads what comes at once, also while it sends, and reads on if sending fails.
+    #[strum(serialize = "ordinary")]
+    Ordinary,
+    /// It reads late, and reads on if sending fails: the answer may be in the receive queue.
     #[strum(serialize = "reads on")]
     ReadsOn,
-    /// It gives up at once, as nginx and Envoy do.
+    /// It reads late, and gives up as soon as sending fails, as nginx and Envoy do.
     #[strum(serialize = "stops")]
     StopsAtWriteError,
+}
+
+impl Model {
+    /// It has a small receive buffer and sends everything before it reads, so that a reset can cut the response.
+    pub const fn reads_late(self) -> bool {
+        !matches!(self, Self::Ordinary)
+    }
+}
+
+/// What the requests say about the connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema, AsRefStr, VariantArray)]
+#[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
+pub enum ConnectionUse {
+    /// Nothing: the server may keep it (RFC 9112 §9.3). Proxies with keep-alive to the server ask so.
+    Kept,
+    /// `Connection: close`, as nginx asks by its defaults; a request of HTTP/1.0 means the same.
+    Close,
+}
+
+/// Statuses that say nothing about the path's own answer: the client lacks credentials (401, RFC 9110 §15.5.2), or sends
+/// too much (429, RFC 6585 §4).
+pub(super) const fn is_turned_away(status: u16) -> bool {
+    matches!(status, 401 | 429)
 }
 
 /// What came of one trial.
 #[derive(Debug, Clone)]
 pub(super) struct Trial {
     pub(super) outcome: TrialOutcome,
-    /// Status of the first response, if its head came.
+    /// Status of the first response, if its head came, or of a later one that is not as expected.
     pub(super) status: Option<u16>,
+    /// The status is another one than is expected.
+    pub(super) is_other_status: bool,
+    /// A pause of the client was much longer than asked for: this machine was busy.
+    pub(super) is_late: bool,
     /// Bytes of response bodies that came.
     pub(super) body_bytes: u64,
     /// Bytes of the cut response that were announced and did not come.
@@ -103,6 +138,8 @@ impl Trial {
         Self {
             outcome,
             status: None,
+            is_other_status: false,
+            is_late: false,
             body_bytes: 0,
             lost_bytes: 0,
             fits: false,

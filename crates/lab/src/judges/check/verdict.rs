@@ -28,7 +28,8 @@ pub enum CheckVerdict {
     Pass,
     /// Connections were reset after whole responses, which the resets could have cut and did not.
     Harmless,
-    /// Nothing was lost, but the resets could not have cut anything, a trial timed out, or a case was not tried.
+    /// Nothing was lost, but the resets could not have cut anything, a trial timed out or was answered with 401 or 429 instead,
+    /// or a case was not tried.
     #[strum(serialize = "can't tell")]
     CannotTell,
     /// At least one response, or its end, was lost.
@@ -47,7 +48,10 @@ impl CheckVerdict {
         let resets = counts.outcomes.of(TrialOutcome::WholeThenReset);
         if counts.outcomes.lost() > 0 {
             Self::Loses
-        } else if counts.trials == 0 || counts.outcomes.of(TrialOutcome::Timeout) > 0 {
+        } else if counts.trials == 0
+            || counts.turned_away > 0
+            || counts.outcomes.of(TrialOutcome::Timeout) > 0
+        {
             Self::CannotTell
         } else if resets == 0 {
             Self::Pass

@@ -4,7 +4,7 @@ use super::steps::{Client, ClientEnd};
 use crate::judges::check::probe::Plain;
 use crate::judges::check::reasons::Made;
 use crate::judges::check::response::Response;
-use crate::judges::check::trial::{Trial, TrialOutcome};
+use crate::judges::check::trial::{Trial, TrialOutcome, is_turned_away};
 
 impl Client<'_> {
     /// The trial's outcome; `plain` is the answer to the same request without a body.
@@ -12,9 +12,13 @@ impl Client<'_> {
         let (outcome, lost_bytes, bad) = self.judge(plain);
         let whole = self.responses.whole();
         let cut = self.responses.current();
+        let first = whole.first().or(cut).map(|one| one.status);
+        let other = plain.and_then(|plain| self.other_status(plain));
         Trial {
             outcome,
-            status: whole.first().or(cut).map(|one| one.status),
+            status: other.or(first),
+            is_other_status: other.is_some(),
+            is_late: self.is_late,
             body_bytes: whole.iter().chain(cut).map(|one| one.body_bytes).sum(),
             lost_bytes,
             fits: whole.last().is_some_and(|last| last.end <= self.here),
@@ -30,9 +34,33 @@ impl Client<'_> {
         }
     }
 
+    /// The first status that is not as expected. Of another path or method nothing is expected, but 401 and 429 in place
+    /// of its answer are no answer of the path.
+    fn other_status(&self, plain: &Plain) -> Option<u16> {
+        let mut statuses = self.responses.whole().iter().map(|one| one.status);
+        statuses.find(|status| match self.script.same_path {
+            true => !plain.expected_statuses.contains(status),
+            false => is_turned_away(*status) && plain.no_such_path_status != Some(*status),
+        })
+    }
+
+    /// Whether a gateway's error came whole in place of the answer.
+    fn is_gateway_error(&self, plain: &Plain) -> bool {
+        let is_error = |status: u16| matches!(status, 502..=504);
+        let is_usual = |status| match self.script.same_path {
+            true => plain.expected_statuses.contains(&status),
+            false => is_error(plain.status) || plain.no_such_path_status.is_some_and(is_error),
+        };
+        let mut statuses = self.responses.whole().iter().map(|one| one.status);
+        statuses.any(|status| is_error(status) && !is_usual(status))
+    }
+
     fn judge(&self, plain: Option<&Plain>) -> (TrialOutcome, u64, Option<String>) {
         if let Some(ClientEnd::Bad(text)) = &self.end {
             return (TrialOutcome::BadResponse, 0, Some(text.clone()));
+        }
+        if self.is_whole() && plain.is_some_and(|plain| self.is_gateway_error(plain)) {
+            return (TrialOutcome::GatewayError, 0, None);
         }
         let plain = plain.filter(|_| self.script.same_path);
         if self.is_whole() {

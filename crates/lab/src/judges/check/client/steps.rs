@@ -39,6 +39,10 @@ pub(in super::super) const MAX_BYTES: u64 = 64 * 1024 * 1024;
 pub(super) const UNASKED: &str =
     "a second response that nobody asked for: the body may have been taken for a request";
 
+/// A pause that takes more than twice its time and so much more is late: this machine was busy, and the trial is not
+/// the trial that was asked for.
+const LATE: Duration = Duration::from_millis(2);
+
 /// Bytes of one read, and of one write of a body.
 const PIECE: usize = 64 * 1024;
 
@@ -49,18 +53,15 @@ static FILL: [u8; PIECE] = [b'x'; PIECE];
 #[derive(Debug, Clone, Copy)]
 pub(in super::super) struct Manner {
     pub(in super::super) model: Model,
-    /// A small receive buffer and late reading, so that a reset can cut the response.
-    pub(in super::super) late: bool,
     /// Limit of the whole exchange, the script's own pauses not counted.
     pub(in super::super) timeout: Duration,
 }
 
 impl Manner {
-    /// A usual client, which reads on if sending fails.
-    pub(in super::super) fn usual(timeout: Duration) -> Self {
+    /// The ordinary client, which reads at once.
+    pub(in super::super) fn ordinary(timeout: Duration) -> Self {
         Self {
-            model: Model::ReadsOn,
-            late: false,
+            model: Model::Ordinary,
             timeout,
         }
     }
@@ -76,6 +77,10 @@ pub(in super::super) struct Client<'a> {
     /// The same moment on `CLOCK_MONOTONIC`.
     pub(super) made: Duration,
     pub(super) responses: Responses,
+    /// Responses that the requests sent so far ask for.
+    pub(super) due: usize,
+    /// A pause took much longer than asked for.
+    pub(super) is_late: bool,
     pub(super) buf: Vec<u8>,
     /// Bytes of the stream that had arrived, read or not, when reading of the last response began.
     pub(super) here: u64,
@@ -121,7 +126,7 @@ impl<'a> Client<'a> {
         manner: Manner,
     ) -> io::Result<Self> {
         let (begun, made) = (Instant::now(), monotonic_now());
-        let buffer = manner.late.then_some(RECEIVE_BUFFER);
+        let buffer = manner.model.reads_late().then_some(RECEIVE_BUFFER);
         let socket = timeout(manner.timeout, ClientSocket::connect(address, buffer)).await??;
         Ok(Self {
             script,
@@ -130,6 +135,8 @@ impl<'a> Client<'a> {
             begun,
             made,
             responses: Responses::new(script.head_only),
+            due: if script.waits() { 1 } else { script.responses },
+            is_late: false,
             buf: vec![0; PIECE],
             here: 0,
             reading: false,
@@ -177,6 +184,11 @@ impl<'a> Client<'a> {
         self.end.is_some() || self.is_whole()
     }
 
+    /// A response to what was sent so far is still to come.
+    fn is_due(&self) -> bool {
+        !self.is_over() && self.responses.whole().len() < self.due
+    }
+
     /// Plays the script and reads the responses to their end.
     pub(super) async fn steps(&mut self) {
         for step in &self.script.steps {
@@ -186,7 +198,7 @@ impl<'a> Client<'a> {
             match step {
                 Step::Send(bytes) => self.send(bytes).await,
                 Step::Fill(bytes) => self.fill(*bytes).await,
-                Step::Pause(time) => pause(*time).await,
+                Step::Pause(time) => self.rest(*time).await,
                 Step::HalfClose => {
                     if let Err(error) = self.socket.half_close() {
                         self.write_failed(SocketCall::Shutdown, &error);
@@ -198,12 +210,35 @@ impl<'a> Client<'a> {
                     }
                 }
                 Step::AwaitResponse => {
-                    self.read(self.responses.whole().len() + 1).await;
+                    self.read().await;
                     self.look_between().await;
+                    self.due = self.script.responses;
                 }
             }
         }
-        self.read(self.script.responses).await;
+        self.read().await;
+    }
+
+    /// Does nothing for a time; the ordinary client reads what comes meanwhile.
+    async fn rest(&mut self, time: Duration) {
+        if self.manner.model.reads_late() {
+            return self.delay(time).await;
+        }
+        let begun = Instant::now();
+        tokio::select! {
+            () = pause(time) => {}
+            () = self.read() => {}
+        }
+        if !self.is_over() {
+            self.delay(time.saturating_sub(begun.elapsed())).await;
+        }
+    }
+
+    /// Does nothing for a time, and notes if it took much longer.
+    async fn delay(&mut self, time: Duration) {
+        let begun = Instant::now();
+        pause(time).await;
+        self.is_late |= begun.elapsed() > time * 2 + LATE;
     }
 
     /// Looks whether the server has closed a kept connection between two requests, as it may (RFC 9112 §9.5): the next
@@ -236,6 +271,9 @@ impl<'a> Client<'a> {
             let piece = usize::try_from(left).unwrap_or(PIECE).min(PIECE);
             self.send(&FILL[..piece]).await;
             left -= piece as u64;
+            if left > 0 && !self.manner.model.reads_late() {
+                self.read_arrived();
+            }
         }
     }
 
@@ -251,7 +289,11 @@ impl<'a> Client<'a> {
 
     /// Waits until there is room to send; a client that can't send reads meanwhile (RFC 9112 §9.5).
     async fn room(&mut self) {
-        if !self.reading {
+        if !self.is_due() {
+            let _ = self.socket.ready(Interest::WRITABLE).await;
+            return;
+        }
+        if !self.reading && self.manner.model.reads_late() {
             let writable = self.socket.ready(Interest::WRITABLE);
             if timeout(STUCK, writable).await.is_ok() {
                 return;
@@ -262,14 +304,20 @@ impl<'a> Client<'a> {
             && !ready.is_writable()
         {
             self.begin_reading();
-            self.read_once(self.script.responses);
+            self.read_once();
         }
+    }
+
+    /// Reads what has arrived, without waiting.
+    fn read_arrived(&mut self) {
+        self.begin_reading();
+        while self.is_due() && self.read_once() {}
     }
 
     fn write_failed(&mut self, call: SocketCall, error: &io::Error) {
         self.note(call, error);
         match self.manner.model {
-            Model::ReadsOn => self.broken = Some(error.kind()),
+            Model::Ordinary | Model::ReadsOn => self.broken = Some(error.kind()),
             Model::StopsAtWriteError => self.end = Some(ClientEnd::GaveUp),
         }
     }
@@ -297,20 +345,20 @@ impl<'a> Client<'a> {
         }
     }
 
-    /// Reads up to the end of response number `most`; a late client begins some time after the first byte.
-    async fn read(&mut self, most: usize) {
-        if self.is_over() {
+    /// Reads up to the end of the last response that is due; a late client begins some time after the first byte.
+    async fn read(&mut self) {
+        if !self.is_due() {
             return;
         }
         // Waits for the first byte; an error shows when the client reads.
         let _ = self.socket.ready(Interest::READABLE).await;
         self.first_byte.get_or_insert_with(|| self.begun.elapsed());
-        if self.manner.late {
-            pause(READ_DELAY).await;
+        if self.manner.model.reads_late() {
+            self.delay(READ_DELAY).await;
         }
         self.begin_reading();
-        while !self.is_over() && self.responses.whole().len() < most {
-            if !self.read_once(most) {
+        while self.is_due() {
+            if !self.read_once() {
                 let _ = self.socket.ready(Interest::READABLE).await;
             }
         }
@@ -320,12 +368,14 @@ impl<'a> Client<'a> {
         if !self.reading {
             self.reading = true;
             self.here = self.responses.read_bytes() + self.socket.unread();
-            self.socket.widen(WIDE_BUFFER);
+            if self.manner.model.reads_late() {
+                self.socket.widen(WIDE_BUFFER);
+            }
         }
     }
 
     /// One read; false if there was nothing to read.
-    fn read_once(&mut self, most: usize) -> bool {
+    fn read_once(&mut self) -> bool {
         match self.socket.try_read(&mut self.buf) {
             None => return false,
             Some(Ok(0)) if self.broken == Some(io::ErrorKind::ConnectionReset) => {
@@ -338,10 +388,10 @@ impl<'a> Client<'a> {
             }
             Some(Ok(bytes)) => {
                 self.first_byte.get_or_insert_with(|| self.begun.elapsed());
-                let fed = self.responses.feed(&self.buf[..bytes], most);
+                let fed = self.responses.feed(&self.buf[..bytes], self.due);
                 if let Err(text) = fed {
                     self.end = Some(ClientEnd::Bad(text));
-                } else if fed.is_ok_and(|more| more > 0) && most < self.script.responses {
+                } else if fed.is_ok_and(|more| more > 0) && self.due < self.script.responses {
                     self.end = Some(ClientEnd::Bad(UNASKED.to_owned()));
                 } else if self.responses.read_bytes() > MAX_BYTES {
                     self.end = Some(ClientEnd::Bad("a response of more than 64 MiB".to_owned()));

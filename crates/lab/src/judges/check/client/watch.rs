@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use tokio::io::Interest;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::steps::{Client, ClientEnd, MAX_BYTES, pause};
 use crate::judges::check::trial::SocketCall;
@@ -20,6 +20,9 @@ const MAX_ROUND_TRIP: Duration = Duration::from_millis(500);
 
 /// Time after a response's end for a server that said that it closes, and has not closed yet.
 const UNTIL_CLOSE: Duration = Duration::from_millis(1500);
+
+/// Time between two looks for a late reset.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// Time after a response's end for a server that keeps the connection.
 const UNTIL_LEFT_OPEN: Duration = Duration::from_millis(50);
@@ -41,13 +44,32 @@ impl Client<'_> {
         self.is_whole() && self.end.is_none() && self.failure.is_none()
     }
 
-    /// Watches a connection that is left open, for a late reset.
+    /// Whether a reset may still come: the server has not ended the connection, or it may only have half-closed.
+    pub(in super::super) fn may_be_reset(&self) -> bool {
+        self.is_left_open() || self.is_half_closed()
+    }
+
+    fn is_half_closed(&self) -> bool {
+        let is_fin = matches!(self.end, Some(ClientEnd::Fin));
+        self.script.watches_long && self.is_whole() && is_fin && self.failure.is_none()
+    }
+
+    /// Watches for a late reset.
     pub(in super::super) async fn watch_longer(&mut self) {
-        let limit = match self.said_last() {
-            true => UNTIL_CLOSE,
-            false => UNTIL_LEFT_OPEN,
-        };
-        self.watch(limit).await;
+        if self.is_left_open() {
+            let limit = match self.said_last() {
+                true => UNTIL_CLOSE,
+                false => UNTIL_LEFT_OPEN,
+            };
+            self.watch(limit).await;
+        }
+        let deadline = Instant::now() + UNTIL_CLOSE;
+        while self.is_half_closed() && Instant::now() < deadline {
+            sleep(LOOK_EVERY).await;
+            if let Some(error) = self.socket.take_error() {
+                self.note(SocketCall::SocketError, &error);
+            }
+        }
     }
 
     /// Watches for the end after a whole response: a FIN, a reset, or a reset behind a FIN.

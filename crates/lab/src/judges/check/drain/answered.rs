@@ -48,7 +48,7 @@ pub(super) async fn answered(
     script: &Script,
     plain: &Plain,
 ) -> Result<AnsweredSocket, DrainKind> {
-    let manner = Manner::usual(patience(plan, plain));
+    let manner = Manner::ordinary(patience(plan, plain));
     let client = Client::connect(&plan.target.address, script, manner).await;
     let mut client = client.map_err(|_| DrainKind::Unknown)?;
     client.play().await;

@@ -50,7 +50,11 @@ pub enum DrainKind {
 }
 
 impl Drain {
-    pub(super) fn new(kind: DrainKind, bytes: Option<Bound>, milliseconds: Option<Bound>) -> Self {
+    pub(in super::super) fn new(
+        kind: DrainKind,
+        bytes: Option<Bound>,
+        milliseconds: Option<Bound>,
+    ) -> Self {
         Self {
             kind,
             bytes,

@@ -116,7 +116,7 @@ pub(super) fn ending(trial: &Trial) -> String {
         .status
         .map_or("response".to_owned(), |status| status.to_string());
     match trial.outcome {
-        TrialOutcome::WholeThenFin | TrialOutcome::WholeThenReset => {
+        TrialOutcome::WholeThenFin | TrialOutcome::WholeThenReset | TrialOutcome::GatewayError => {
             format!("{status} of {} bytes", trial.body_bytes)
         }
         TrialOutcome::TruncatedByReset | TrialOutcome::TruncatedByEof => format!("{status}, cut"),

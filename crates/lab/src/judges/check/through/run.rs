@@ -187,7 +187,7 @@ async fn upload(plan: &CheckPlan, bytes: u64, made: Option<u64>) -> Result<Trial
     ];
     let script = Script::new(plan, steps);
     let address = &plan.target.address;
-    let client = Client::connect(address, &script, Manner::usual(limit(plan))).await;
+    let client = Client::connect(address, &script, Manner::ordinary(limit(plan))).await;
     let mut client = client.map_err(|source| unconnected(address, source, made))?;
     client.play().await;
     Ok(client.trial(None))
