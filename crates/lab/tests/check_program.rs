@@ -83,9 +83,11 @@ async fn check_prints_a_table_of_100_columns_and_writes_three_files() {
     assert_contains(
         &words(stdout),
         &[
-            "is answered with 200 and 614,400 bytes. Responses were lost; cut responses are missing ",
-            "body-after-gap reads on loses 6 ",
-            "expect-continue reads on pass 4 4 - ",
+            "is answered with 200 and 614,400 bytes. Responses were lost: ",
+            "; cut responses are missing ",
+            " body-after-gap kept loses ",
+            " close loses ",
+            " expect-continue kept pass 0/4 0/4 0/4 - - - close pass 0/4 0/4 0/4 - - - ",
             "cut by a reset",
             "does not read on: the first byte that comes later is",
             "a receive buffer of 4,096 bytes",
@@ -121,7 +123,7 @@ async fn check_prints_a_table_of_100_columns_and_writes_three_files() {
             .lines()
             .filter(|line| line.starts_with("| "))
             .count(),
-        2 + 24
+        2 + 9 * 2 + 3
     );
     assert!(
         markdown.contains(
@@ -226,6 +228,86 @@ async fn an_interrupt_makes_no_report() {
 }
 
 #[tokio::test]
+async fn an_interrupt_ends_the_trials_and_the_report_is_of_those_that_had_ended() {
+    let (answered, mut answers) = mpsc::unbounded_channel();
+    let server = Peer::start(move |mut stream, _| {
+        let answered = answered.clone();
+        async move {
+            if let Some((_, length)) = read_request(&mut stream).await {
+                let _ = stream.write_all(&cut(9, 9)).await;
+                if length == 7 {
+                    answered.send(()).unwrap();
+                }
+            }
+        }
+    })
+    .await;
+    let child = Command::new(env!("CARGO_BIN_EXE_rstlab"))
+        .arg("check")
+        .arg(format!("http://{}/", server.address))
+        .args([
+            "--scenario=body-with-head",
+            "--body-sizes=7",
+            "--trials=10000",
+        ])
+        .args(["--timeout=5min", "--junit=-"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    for _ in 0..50 {
+        soon(answers.recv()).await.unwrap();
+    }
+    let id = Pid::from_raw(child.id().unwrap().try_into().unwrap()).unwrap();
+    kill_process(id, Signal::INT).unwrap();
+    let output = soon(child.wait_with_output()).await.unwrap();
+    // Nothing was lost, but not everything was tried.
+    assert_eq!(output.status.code(), Some(3), "{output:?}");
+    let printed = words(text(&output.stdout));
+    let parts = [
+        "The check was interrupted",
+        "body-with-head kept pass 0/",
+        "<testsuites ",
+    ];
+    assert_contains(&printed, &parts);
+    server.finish().await;
+}
+
+#[tokio::test]
+async fn a_check_that_cannot_tell_is_exit_code_3_and_says_once_what_to_ask_for() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/path", listener.local_addr().unwrap());
+    let config = Config {
+        mode: Mode::Delay,
+        response_bytes: 2,
+        ..Config::default()
+    };
+    let stop = CancellationToken::new();
+    let _stop = stop.clone().drop_guard();
+    tokio::spawn(rstlab_upstream::run(
+        listener,
+        config.into(),
+        Takers::default(),
+        Witness::default(),
+        stop,
+    ));
+    let args = ["--trials=2", "--scenario", "body-after-gap", "half-close"];
+    for (fail_on, code) in [("truncated", 3), ("reset", 1)] {
+        let fail_on = format!("--fail-on={fail_on}");
+        let output = check(&[&[url.as_str(), &fail_on], &args[..]].concat()).await;
+        assert_eq!(output.status.code(), Some(code), "{output:?}");
+        let printed = words(text(&output.stdout));
+        let part = "Cannot tell in body-after-gap, half-close: connections are reset (";
+        assert_contains(
+            &printed,
+            &[part, "Ask for a path whose response is over 16 KiB."],
+        );
+        assert_eq!(printed.matches("Cannot tell").count(), 1, "{printed}");
+    }
+}
+
+#[tokio::test]
 async fn requests_that_a_server_which_ended_never_got_are_not_lost_responses() {
     // This server answers well, and ends after 20 connections.
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -283,13 +365,15 @@ async fn bad_settings_of_check_are_all_named() {
         "--scenario=nothing",
         "--fail-on=never",
         "--timeout=0s",
+        "--expect-status=200,99",
+        "--retry=soon",
     ])
     .await;
     assert_eq!(output.status.code(), Some(2));
     assert_contains(
         text(&output.stderr),
         &[
-            "10 bad settings",
+            "12 bad settings",
             "URL=\"https://localhost/\"; allowed: an http:// URL",
             "--method=\"A B\"",
             "--header=\"no colon\"",
@@ -300,6 +384,8 @@ async fn bad_settings_of_check_are_all_named() {
             "--scenario=\"nothing\"; allowed: body-with-head, ",
             "--fail-on=\"never\"; allowed: truncated, reset",
             "--timeout=\"0s\"",
+            "--expect-status=\"99\"; allowed: 200 to 599",
+            "--retry=\"soon\"",
         ],
     );
 }

@@ -1,7 +1,7 @@
 //! `rstlab check`: does a server lose responses? Seen from outside, with no privilege.
 //!
 //! `scenarios` writes what a client does as a `script`, `client` plays a script on one connection and says how the trial
-//! ended, `engine` runs all trials, `drain` searches for how far the server reads on after an answer, `verdict` judges, and
+//! ended, `jobs` puts the trials in order, `engine` and `runner` run them, `drain` searches for how far the server reads on after an answer, `verdict` judges, and
 //! `budget` shares out the time. Losing bytes on loopback takes three things: the client's receive buffer is small, the
 //! client sends everything before it reads, and it starts to read late. The end of a response is then still with the
 //! server when the reset comes.
@@ -14,6 +14,7 @@ mod client_socket;
 mod counts;
 mod drain;
 mod engine;
+mod jobs;
 mod junit;
 mod markdown;
 mod outages;
@@ -23,6 +24,7 @@ mod reasons;
 mod report;
 mod response;
 mod run;
+mod runner;
 mod scenarios;
 mod script;
 mod sentence;

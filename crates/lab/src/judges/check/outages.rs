@@ -11,7 +11,10 @@ use tokio::time::Instant;
 const APART: Duration = Duration::from_millis(200);
 
 /// A response that is lost so shortly before a refusal was lost because the server ended.
-pub(super) const BEFORE: Duration = Duration::from_millis(500);
+pub(super) const BEFORE: Duration = Duration::from_secs(1);
+
+/// Time between two attempts to connect to a server that refuses connections.
+pub(super) const RETRY_EVERY: Duration = Duration::from_millis(20);
 
 /// Times in which the server refused connections, and was there again.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
@@ -92,11 +95,11 @@ mod tests {
         let outages = refusals.report(3);
         assert_eq!((outages.count, outages.milliseconds), (2, 300));
         for (begun, ended, around) in [
-            (0, 1400, false),
-            (0, 1500, true),
+            (0, 900, false),
+            (0, 1000, true),
             (2100, 2200, true),
             (2301, 2400, false),
-            (2301, 4600, true),
+            (2301, 4100, true),
             (5001, 9000, false),
         ] {
             assert_eq!(refusals.are_around(at(begun), at(ended)), around, "{begun}");

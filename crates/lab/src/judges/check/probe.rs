@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::cannot_check::{CannotCheck, is_refused, unconnected};
 use super::client::{Client, MAX_BYTES, Manner};
 use super::client_socket::ClientSocket;
-use super::engine::RETRY_EVERY;
+use super::outages::RETRY_EVERY;
 use super::plan::CheckPlan;
 use super::response::TLS;
 use super::scenarios::NO_SUCH_PATH;

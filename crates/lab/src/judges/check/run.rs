@@ -14,7 +14,7 @@ use super::probe::Plain;
 use super::report::{CheckReport, CheckSettings};
 use super::scenarios::SCENARIOS;
 use super::verdict::CheckVerdict;
-use super::{client, engine, probe, reasons};
+use super::{client, engine, probe, reasons, runner};
 
 /// Checks a server; `progress` is called with the number of trials done and of all trials.
 ///
@@ -123,7 +123,7 @@ async fn run_after_plain(
             receive_buffer_bytes: client::RECEIVE_BUFFER,
             read_delay_ms: client::READ_DELAY.as_millis() as u64,
             timeout_ms: u64::try_from(plan.timeout.as_millis()).unwrap_or(u64::MAX),
-            at_once: engine::at_once(&plain) as u64,
+            at_once: runner::at_once(&plain) as u64,
         },
         plain: Arc::unwrap_or_clone(plain),
         drain,
@@ -193,9 +193,10 @@ mod tests {
                 }
             };
             let plain = Plain::of_a_server_that_takes(slow, one_at_a_time);
+            let never = CancellationToken::new();
             let report = tokio::select! {
                 () = server => panic!("the server ended"),
-                report = run_after_plain(&plan, plain, budget, &CancellationToken::new(), |_, _| {}) => report.unwrap(),
+                report = run_after_plain(&plan, plain, budget, &never, |_, _| {}) => report.unwrap(),
             };
             assert_eq!(report.verdict, CheckVerdict::Loses, "{report:#?}");
             assert_eq!(report.drain.kind, DrainKind::NotSearched);
@@ -258,9 +259,10 @@ mod tests {
             }
         };
         let budget = Budget::new(Duration::from_secs(1));
+        let never = CancellationToken::new();
         let error = tokio::select! {
             () = server => panic!("the server ended"),
-            report = run_within(&plan, budget, &CancellationToken::new(), |_, _| {}) => report.unwrap_err(),
+            report = run_within(&plan, budget, &never, |_, _| {}) => report.unwrap_err(),
         };
         assert!(matches!(error, CannotCheck::NoTrial { .. }), "{error}");
         let text = error.to_string();

@@ -132,8 +132,7 @@ fn untried(clients: &[ClientReport]) -> Option<String> {
     });
     (count > 0).then(|| {
         format!(
-            "{count} of {all} combinations of size, gap and connection were not tried: {}.",
-            labels.join(", ")
+            "{count} of {all} combinations of size, gap and connection were not tried: {labels}."
         )
     })
 }
@@ -148,33 +147,31 @@ fn uses(clients: &[ClientReport]) -> Vec<(ConnectionUse, Vec<&ClientReport>)> {
 }
 
 /// How many cases `about` has words for, and the labels of the first of them, each with its words; the cases of one use
-/// of the connection stand behind its name.
+/// of the connection stand before its name.
 fn named(
     uses: &[(ConnectionUse, Vec<&ClientReport>)],
     about: impl Fn(&[&CaseReport]) -> Option<String>,
-) -> (usize, Vec<String>) {
-    let (mut count, mut texts) = (0, Vec::new());
+) -> (usize, String) {
+    let (mut all, mut texts) = (0, Vec::new());
     for (connection, clients) in uses {
-        let mut labels = Vec::new();
-        for number in 0..clients.first().map_or(0, |one| one.cases.len()) {
+        let cases = clients.first().map_or(0, |one| one.cases.len());
+        let labels = (0..cases).filter_map(|number| {
             let same = clients.iter().filter_map(|one| one.cases.get(number));
             let same: Vec<_> = same.collect();
-            let (Some(first), Some(words)) = (same.first(), about(&same)) else {
-                continue;
-            };
-            count += 1;
-            if count <= MAX_NAMED {
-                labels.push(first.case.clone() + &words);
-            }
+            Some(same.first()?.case.clone() + &about(&same)?)
+        });
+        let mut labels: Vec<_> = labels.collect();
+        let count = labels.len();
+        labels.truncate(MAX_NAMED);
+        if count > MAX_NAMED {
+            labels.push(format!("{} more", count - MAX_NAMED));
         }
-        if !labels.is_empty() {
+        if count > 0 {
             texts.push(format!("{} ({})", labels.join("; "), connection.as_ref()));
         }
+        all += count;
     }
-    if count > MAX_NAMED {
-        texts.push(format!("{} more", count - MAX_NAMED));
-    }
-    (count, texts)
+    (all, texts.join("; "))
 }
 
 fn loses(clients: &[ClientReport], all: &Counts) -> String {
@@ -226,9 +223,9 @@ fn loses(clients: &[ClientReport], all: &Counts) -> String {
     let (_, labels) = named(&uses(clients), |same| {
         let lost: u64 = same.iter().map(|case| case.counts.outcomes.lost()).sum();
         let trials: u64 = same.iter().map(|case| case.counts.trials).sum();
-        (lost > 0).then(|| format!(" {} of {}", grouped(lost), grouped(trials)))
+        (lost > 0).then(|| format!(": {} of {}", grouped(lost), grouped(trials)))
     });
-    text + &format!(" Where: {}.", labels.join(", "))
+    text + &format!(" Where: {labels}.")
 }
 
 /// The clients that lose responses, and how many.
@@ -292,7 +289,7 @@ mod tests {
             "Cannot tell: 2 of 8 combinations of size, gap and connection were not tried: 6 B; 7 B (kept)."
         );
         let (_, text) = tried([1, 8]);
-        assert!(text.ends_with("7 of 8 combinations of size, gap and connection were not tried: 1 B; 2 B; 3 B; 4 B; 5 B; 6 B (kept), 1 more."), "{text}");
+        assert!(text.ends_with("7 of 8 combinations of size, gap and connection were not tried: 1 B; 2 B; 3 B; 4 B; 5 B; 6 B; 1 more (kept)."), "{text}");
         assert_eq!(tried([0, 0]).1, "No trial: the time was up.");
     }
 
@@ -316,7 +313,7 @@ mod tests {
         assert_eq!(
             sentence(&reports),
             "1 of 19 responses is lost: 1 reset before their first byte was read. This verdict hangs on one trial: a \
-             check with more --trials is surer. Who loses: the one that stops 1 of 7. Where: 9 B, 2ms 1 of 7 (kept)."
+             check with more --trials is surer. Who loses: the one that stops 1 of 7. Where: 9 B, 2ms: 1 of 7 (kept)."
         );
     }
 

@@ -1,6 +1,7 @@
 //! A client whose every system call is chosen: it plays a script on one connection and says how the trial ended.
 
 mod judge;
+mod read;
 mod steps;
 mod watch;
 

@@ -20,24 +20,14 @@ pub(in super::super) const RECEIVE_BUFFER: u32 = 4096;
 /// Time from the first byte's arrival to the first read: the server has time to close.
 pub(in super::super) const READ_DELAY: Duration = Duration::from_millis(4);
 
-/// Size of the receive buffer once reading has begun, so that reading is quick.
-const WIDE_BUFFER: usize = 1024 * 1024;
-
 /// A client that can't send for so long begins to read: the server may wait for the client to read.
 const STUCK: Duration = Duration::from_millis(20);
-
-/// Time between two looks at the beginning of a response that has not come yet.
-const LOOK_EVERY: Duration = Duration::from_millis(1);
 
 /// The longest time that a byte may wait here unseen while other processes use the processor.
 const MAX_SEEN_LATE: Duration = Duration::from_millis(20);
 
 /// The most bytes of one trial's responses.
 pub(in super::super) const MAX_BYTES: u64 = 64 * 1024 * 1024;
-
-/// Said of bytes that follow a response before the next request was sent; they may also be the same response again.
-pub(super) const UNASKED: &str =
-    "a second response that nobody asked for: the body may have been taken for a request";
 
 /// A pause that takes more than twice its time and so much more is late: this machine was busy, and the trial is not
 /// the trial that was asked for.
@@ -180,12 +170,12 @@ impl<'a> Client<'a> {
         self.responses.whole().last().is_some_and(|one| one.is_last)
     }
 
-    fn is_over(&self) -> bool {
+    pub(super) fn is_over(&self) -> bool {
         self.end.is_some() || self.is_whole()
     }
 
     /// A response to what was sent so far is still to come.
-    fn is_due(&self) -> bool {
+    pub(super) fn is_due(&self) -> bool {
         !self.is_over() && self.responses.whole().len() < self.due
     }
 
@@ -230,40 +220,20 @@ impl<'a> Client<'a> {
             () = self.read() => {}
         }
         if !self.is_over() {
-            self.delay(time.saturating_sub(begun.elapsed())).await;
+            pause(time.saturating_sub(begun.elapsed())).await;
+            self.note_late(time, begun);
         }
     }
 
     /// Does nothing for a time, and notes if it took much longer.
-    async fn delay(&mut self, time: Duration) {
+    pub(super) async fn delay(&mut self, time: Duration) {
         let begun = Instant::now();
         pause(time).await;
-        self.is_late |= begun.elapsed() > time * 2 + LATE;
+        self.note_late(time, begun);
     }
 
-    /// Looks whether the server has closed a kept connection between two requests, as it may (RFC 9112 §9.5): the next
-    /// request is then not sent.
-    async fn look_between(&mut self) {
-        if self.is_over() {
-            return;
-        }
-        self.reading = false;
-        pause(READ_DELAY).await;
-        match self.socket.try_read(&mut self.buf[..1]) {
-            None => {}
-            Some(Ok(0)) => {
-                self.end = Some(ClientEnd::Fin);
-                self.closed_between = true;
-            }
-            Some(Ok(_)) => {
-                self.end = Some(ClientEnd::Bad(UNASKED.to_owned()));
-            }
-            Some(Err(error)) => {
-                self.note(SocketCall::Receive, &error);
-                self.end = Some(ClientEnd::Reset);
-                self.closed_between = true;
-            }
-        }
+    fn note_late(&mut self, time: Duration, begun: Instant) {
+        self.is_late |= begun.elapsed() > time * 2 + LATE;
     }
 
     async fn fill(&mut self, mut left: u64) {
@@ -308,104 +278,12 @@ impl<'a> Client<'a> {
         }
     }
 
-    /// Reads what has arrived, without waiting.
-    fn read_arrived(&mut self) {
-        self.begin_reading();
-        while self.is_due() && self.read_once() {}
-    }
-
     fn write_failed(&mut self, call: SocketCall, error: &io::Error) {
         self.note(call, error);
         match self.manner.model {
             Model::Ordinary | Model::ReadsOn => self.broken = Some(error.kind()),
             Model::StopsAtWriteError => self.end = Some(ClientEnd::GaveUp),
         }
-    }
-
-    /// False if a final response or the end of the stream came in place of `100 Continue`.
-    async fn may_continue(&mut self, limit: Duration) -> bool {
-        // Without an answer within the limit the body is sent all the same.
-        timeout(limit, self.is_interim()).await.unwrap_or(true)
-    }
-
-    /// Waits for enough of a status line to tell an interim response, and leaves it unread.
-    async fn is_interim(&self) -> bool {
-        // Waits for the first byte; an error shows when the client looks.
-        let _ = self.socket.ready(Interest::READABLE).await;
-        let mut start = [0; 10];
-        loop {
-            match self.socket.peek(&mut start) {
-                // The space before the status, and the status's first digit.
-                Some(Ok(bytes)) if bytes == start.len() => return start.ends_with(b" 1"),
-                // The read that follows reports the error.
-                Some(Ok(0) | Err(_)) => return false,
-                // The rest is on its way; the unread bytes keep the socket readable, so there is no event to wait for.
-                Some(Ok(_)) | None => pause(LOOK_EVERY).await,
-            }
-        }
-    }
-
-    /// Reads up to the end of the last response that is due; a late client begins some time after the first byte.
-    async fn read(&mut self) {
-        if !self.is_due() {
-            return;
-        }
-        // Waits for the first byte; an error shows when the client reads.
-        let _ = self.socket.ready(Interest::READABLE).await;
-        self.first_byte.get_or_insert_with(|| self.begun.elapsed());
-        if self.manner.model.reads_late() {
-            self.delay(READ_DELAY).await;
-        }
-        self.begin_reading();
-        while self.is_due() {
-            if !self.read_once() {
-                let _ = self.socket.ready(Interest::READABLE).await;
-            }
-        }
-    }
-
-    fn begin_reading(&mut self) {
-        if !self.reading {
-            self.reading = true;
-            self.here = self.responses.read_bytes() + self.socket.unread();
-            if self.manner.model.reads_late() {
-                self.socket.widen(WIDE_BUFFER);
-            }
-        }
-    }
-
-    /// One read; false if there was nothing to read.
-    fn read_once(&mut self) -> bool {
-        match self.socket.try_read(&mut self.buf) {
-            None => return false,
-            Some(Ok(0)) if self.broken == Some(io::ErrorKind::ConnectionReset) => {
-                // The failed write took the error out of the socket: this end of the stream is a reset, not a FIN.
-                self.end = Some(ClientEnd::Reset);
-            }
-            Some(Ok(0)) => {
-                self.responses.end();
-                self.end = Some(ClientEnd::Fin);
-            }
-            Some(Ok(bytes)) => {
-                self.first_byte.get_or_insert_with(|| self.begun.elapsed());
-                let fed = self.responses.feed(&self.buf[..bytes], self.due);
-                if let Err(text) = fed {
-                    self.end = Some(ClientEnd::Bad(text));
-                } else if fed.is_ok_and(|more| more > 0) && self.due < self.script.responses {
-                    self.end = Some(ClientEnd::Bad(UNASKED.to_owned()));
-                } else if self.responses.read_bytes() > MAX_BYTES {
-                    self.end = Some(ClientEnd::Bad("a response of more than 64 MiB".to_owned()));
-                }
-            }
-            Some(Err(error)) => {
-                self.note(SocketCall::Receive, &error);
-                self.end = Some(match error.kind() {
-                    io::ErrorKind::TimedOut => ClientEnd::TimedOut,
-                    _ => ClientEnd::Reset,
-                });
-            }
-        }
-        true
     }
 
     pub(super) fn note(&mut self, call: SocketCall, error: &io::Error) {

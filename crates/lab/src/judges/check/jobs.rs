@@ -1,0 +1,137 @@
+//! Which trials there are, and in which order.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use strum::VariantArray as _;
+
+use super::plan::CheckPlan;
+use super::scenarios::{Conditions, Scenario, ScenarioCase};
+use super::trial::{ConnectionUse, Model};
+
+/// A script that pauses for so long is slow: it has few trials, which run beside the others.
+const SLOW: Duration = Duration::from_secs(1);
+
+/// Trials of a slow script with each client; a server that serves one connection at a time has time for one.
+pub(super) const SLOW_TRIALS: usize = 4;
+
+/// A scenario with one client that uses its connections in one way.
+pub(super) struct Job {
+    pub(super) scenario: usize,
+    pub(super) model: Model,
+    pub(super) connection: ConnectionUse,
+    pub(super) cases: Arc<[ScenarioCase]>,
+    pub(super) timeouts: AtomicU64,
+}
+
+impl Job {
+    pub(super) fn is_slow(&self, case: usize) -> bool {
+        self.cases[case].script.pauses() >= SLOW
+    }
+}
+
+/// A trial to come: the number of its job and the number of the job's case.
+pub(super) type Turn = (usize, usize);
+
+/// A job for each scenario, each client and each of its uses of the connection.
+pub(super) fn jobs(
+    plan: &CheckPlan,
+    scenarios: &[Scenario],
+    unread_bytes: Option<u64>,
+) -> Vec<Arc<Job>> {
+    let mut jobs = Vec::new();
+    for (scenario, one) in scenarios.iter().enumerate() {
+        for connection in one.connections.iter().copied() {
+            let conditions = Conditions {
+                plan,
+                connection,
+                unread_bytes,
+            };
+            let cases: Arc<[ScenarioCase]> = (one.cases)(&conditions).into();
+            if cases.is_empty() {
+                continue;
+            }
+            for model in Model::VARIANTS.iter().copied() {
+                jobs.push(Arc::new(Job {
+                    scenario,
+                    model,
+                    connection,
+                    cases: Arc::clone(&cases),
+                    timeouts: AtomicU64::new(0),
+                }));
+            }
+        }
+    }
+    jobs
+}
+
+/// Each case of each job in turn, again and again: `trials` of a job, and at least one of each case. Every case comes once
+/// before any comes a second time, so that as few as possible are untried when the time is up. A slow case has
+/// `slow_trials`, and the other cases of its job take its place.
+pub(super) fn turns(jobs: &[Arc<Job>], trials: u64, slow_trials: usize) -> Vec<Turn> {
+    let trials = usize::try_from(trials).unwrap_or(usize::MAX);
+    let places = jobs.iter().map(|job| job.cases.len()).max().unwrap_or(0);
+    let mut left: Vec<_> = jobs.iter().map(|job| trials.max(job.cases.len())).collect();
+    let mut turns = Vec::new();
+    for lap in 0..trials {
+        let before = turns.len();
+        for case in 0..places {
+            for (number, job) in jobs.iter().enumerate() {
+                let is_one = case < job.cases.len() && left[number] > 0;
+                if is_one && (lap < slow_trials || !job.is_slow(case)) {
+                    left[number] -= 1;
+                    turns.push((number, case));
+                }
+            }
+        }
+        if turns.len() == before {
+            break;
+        }
+    }
+    turns
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::scenarios::SCENARIOS;
+    use super::*;
+    use crate::shared::target::Target;
+
+    /// How often each case of the scenario has its turn, with one client.
+    fn trials(plan: &CheckPlan, name: &str) -> Vec<usize> {
+        let one = SCENARIOS.into_iter().find(|one| one.name == name).unwrap();
+        let jobs = jobs(plan, &[one], None);
+        let turns = turns(&jobs, plan.trials, SLOW_TRIALS);
+        let of = |case| turns.iter().filter(|turn| **turn == (0, case)).count();
+        (0..jobs[0].cases.len()).map(of).collect()
+    }
+
+    #[test]
+    fn every_combination_is_tried_and_a_slow_one_takes_no_trials_from_others() {
+        let target = Target::from(std::net::SocketAddr::from(([127, 0, 0, 1], 80)));
+        let mut plan = CheckPlan::new(target);
+        assert_eq!(trials(&plan, "body-large"), [17, 17, 16]);
+        assert_eq!(trials(&plan, "body-trickles"), [4]);
+        plan.gaps.push(Duration::from_secs(1));
+        assert_eq!(trials(&plan, "body-after-gap"), [7, 7, 7, 4, 7, 7, 7, 4]);
+        plan.trials = 1;
+        assert_eq!(trials(&plan, "body-after-gap"), [1; 8]);
+        plan.gaps = vec![Duration::from_secs(1)];
+        plan.trials = 50;
+        assert_eq!(trials(&plan, "body-after-gap"), [4, 4]);
+    }
+
+    #[test]
+    fn no_combination_has_a_second_turn_before_each_has_had_one() {
+        let target = Target::from(std::net::SocketAddr::from(([127, 0, 0, 1], 80)));
+        let plan = CheckPlan::new(target);
+        let jobs = jobs(&plan, &SCENARIOS, None);
+        let mut turns = turns(&jobs, plan.trials, SLOW_TRIALS);
+        let cases = jobs.iter().map(|job| job.cases.len()).sum();
+        turns.truncate(cases);
+        turns.sort_unstable();
+        turns.dedup();
+        assert_eq!(turns.len(), cases);
+    }
+}
