@@ -227,14 +227,14 @@ fn outcomes(report: &CheckReport, outcome: TrialOutcome) -> u64 {
 async fn a_server_that_never_answers_a_body_gives_no_verdict() {
     let report = two_ways(listen).await;
     assert_eq!(report.verdict, CheckVerdict::CannotTell);
-    assert_eq!(outcomes(&report, TrialOutcome::Timeout), 4);
+    assert_eq!(outcomes(&report, TrialOutcome::Timeout), 12);
 }
 
 #[tokio::test]
 async fn a_server_that_closes_instead_of_answering_a_body_loses_the_response() {
     let report = two_ways(|stream| async { drop(stream) }).await;
     assert_eq!(report.verdict, CheckVerdict::Loses);
-    assert_eq!(outcomes(&report, TrialOutcome::NoResponseEof), 4);
+    assert_eq!(outcomes(&report, TrialOutcome::NoResponseEof), 12);
 }
 
 #[tokio::test]
@@ -250,8 +250,8 @@ async fn a_cut_response_without_a_length_is_found_by_comparing_it_with_the_whole
             stream.write_all(cut.as_bytes()).await.unwrap();
         })
         .await;
-        assert_eq!(outcomes(&report, TrialOutcome::TruncatedByEof), 4);
-        assert_eq!(report.lost_bytes(), 4 * lost_bytes);
+        assert_eq!(outcomes(&report, TrialOutcome::TruncatedByEof), 12);
+        assert_eq!(report.lost_bytes(), 12 * lost_bytes);
     }
     // A shorter response with another text is not a cut one.
     let report = two_ways(|mut stream| async move {
@@ -302,7 +302,7 @@ async fn a_content_length_of_64_bits_is_counted_without_overflow() {
         stream.write_all(head.as_bytes()).await.unwrap();
     })
     .await;
-    assert_eq!(outcomes(&report, TrialOutcome::TruncatedByEof), 4);
+    assert_eq!(outcomes(&report, TrialOutcome::TruncatedByEof), 12);
     assert_eq!(report.lost_bytes(), u64::MAX);
 }
 
@@ -321,7 +321,7 @@ async fn a_body_taken_for_a_request_is_a_bad_response() {
     let report = check_keep_alive(peer).await;
     assert_eq!(
         outcomes(&report, TrialOutcome::BadResponse),
-        4,
+        6,
         "{report:#?}"
     );
     assert_contains(&report.scenarios[0].sentence, &["taken for a request"]);
@@ -344,7 +344,7 @@ async fn a_response_without_a_request_is_a_bad_response() {
     let report = check_keep_alive(peer).await;
     assert_eq!(
         outcomes(&report, TrialOutcome::BadResponse),
-        4,
+        6,
         "{report:#?}"
     );
     let part = "nobody asked for: the body may have been taken for a request";

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rstlab_lab::judges::check::{
-    self, Bound, CheckPlan, CheckReport, CheckVerdict, DrainKind, ScenarioReport, Target,
+    self, Bound, CheckPlan, CheckReport, CheckVerdict, DrainKind, Model, ScenarioReport, Target,
     TrialOutcome,
 };
 use rstlab_tests::{Peer, cut, soon, try_read_head};
@@ -85,7 +85,7 @@ fn assert_verdicts(report: &CheckReport, most: CheckVerdict, but: &[(&str, Check
     }
 }
 
-/// How many trials of a scenario, of both clients, had this outcome.
+/// How many trials of a scenario, of all clients, had this outcome.
 fn count(one: &ScenarioReport, outcome: TrialOutcome) -> u64 {
     let of = |client: &check::ClientReport| client.counts.outcomes.of(outcome);
     one.clients.iter().map(of).sum()
@@ -98,7 +98,11 @@ async fn lazy_loses_responses_if_the_body_comes_after_the_head() {
     assert_verdicts(&report, Loses, &[("expect-continue", Pass)]);
     assert_eq!(report.verdict, Loses);
     let with_head = scenario(&report, "body-with-head");
-    for client in &with_head.clients {
+    for client in with_head
+        .clients
+        .iter()
+        .filter(|one| one.client.reads_late())
+    {
         let verdicts: Vec<_> = client.cases.iter().map(|case| case.verdict).collect();
         assert_eq!(verdicts, [Pass, Loses], "{client:#?}");
     }
@@ -109,17 +113,15 @@ async fn lazy_loses_responses_if_the_body_comes_after_the_head() {
         // A failed write takes the reset out of the socket, and the end that follows looks like a FIN.
         assert_eq!(count(one, TrialOutcome::TruncatedByEof), 0, "{one:#?}");
     }
-    let slow = scenario(&report, "body-trickles");
-    let [reads_on, stops] = &slow.clients[..] else {
-        panic!("two clients");
-    };
-    let trials = reads_on.counts.trials;
-    let (cut, none) = (
-        TrialOutcome::TruncatedByReset,
-        TrialOutcome::NoResponseReset,
-    );
-    assert_eq!(reads_on.counts.outcomes.of(cut), trials);
-    assert_eq!(stops.counts.outcomes.of(none), trials);
+    for client in &scenario(&report, "body-trickles").clients {
+        let outcome = match client.client {
+            // It has read the response before the body causes a reset, if this machine lets it.
+            Model::Ordinary => continue,
+            Model::ReadsOn => TrialOutcome::TruncatedByReset,
+            Model::StopsAtWriteError => TrialOutcome::NoResponseReset,
+        };
+        assert_eq!(client.counts.outcomes.of(outcome), client.counts.trials);
+    }
 }
 
 #[tokio::test]
@@ -312,7 +314,7 @@ async fn idle_close_loses_the_next_request() {
     let but = [("pipelined", Loses), ("keep-alive", Loses)];
     assert_verdicts(&report, Pass, &but);
     let next = scenario(&report, "keep-alive");
-    assert_eq!(count(next, TrialOutcome::NoResponseReset), 12, "{next:#?}");
+    assert_eq!(count(next, TrialOutcome::NoResponseReset), 18, "{next:#?}");
 }
 
 #[tokio::test]

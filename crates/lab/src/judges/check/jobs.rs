@@ -111,7 +111,7 @@ mod tests {
     fn every_combination_is_tried_and_a_slow_one_takes_no_trials_from_others() {
         let target = Target::from(std::net::SocketAddr::from(([127, 0, 0, 1], 80)));
         let mut plan = CheckPlan::new(target);
-        assert_eq!(trials(&plan, "body-large"), [17, 17, 16]);
+        assert_eq!(trials(&plan, "body-large"), [13, 13, 12, 12]);
         assert_eq!(trials(&plan, "body-trickles"), [4]);
         plan.gaps.push(Duration::from_secs(1));
         assert_eq!(trials(&plan, "body-after-gap"), [7, 7, 7, 4, 7, 7, 7, 4]);

@@ -67,7 +67,8 @@ impl TrialOutcome {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema, AsRefStr, VariantArray)]
 #[serde(rename_all = "kebab-case")]
 pub enum Model {
-    /// It has the system's buffers, reads what comes at once, also while it sends, and reads on if sending fails.
+    /// It has the system's buffers, reads what comes at once, also while it sends, and reads on if sending fails. Once it
+    /// has the response it sends no more (RFC 9112 §9.5).
     #[strum(serialize = "ordinary")]
     Ordinary,
     /// It reads late, and reads on if sending fails: the answer may be in the receive queue.
