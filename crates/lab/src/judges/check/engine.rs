@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::budget::Budget;
 use super::cannot_check::CannotCheck;
-use super::jobs::{SLOW_TRIALS, jobs, turns};
+use super::jobs::{jobs, turns};
 use super::outages::Outages;
 use super::plan::CheckPlan;
 use super::probe::Plain;
@@ -54,9 +54,8 @@ pub(super) async fn run(
         budget,
         stop,
     } = order;
-    let jobs = jobs(plan, scenarios, unread_bytes);
-    let slow_trials = if plain.one_at_a_time { 1 } else { SLOW_TRIALS };
-    let turns = turns(&jobs, plan.trials, slow_trials);
+    let jobs = jobs(plan, scenarios, unread_bytes, plain.one_at_a_time);
+    let turns = turns(&jobs, plan.trials, plain.one_at_a_time);
     let most = turns.len() as u64;
     let mut runner = Runner::new(plan, plain, &jobs, budget.end());
     let mut done = 0;

@@ -14,7 +14,7 @@ use super::trial::{ConnectionUse, Model};
 const SLOW: Duration = Duration::from_secs(1);
 
 /// Trials of a slow script with each client; a server that serves one connection at a time has time for one.
-pub(super) const SLOW_TRIALS: usize = 4;
+const SLOW_TRIALS: usize = 4;
 
 /// A scenario with one client that uses its connections in one way.
 pub(super) struct Job {
@@ -27,18 +27,24 @@ pub(super) struct Job {
 
 impl Job {
     pub(super) fn is_slow(&self, case: usize) -> bool {
-        self.cases[case].script.pauses() >= SLOW
+        is_slow(&self.cases[case])
     }
+}
+
+fn is_slow(case: &ScenarioCase) -> bool {
+    case.script.pauses() >= SLOW
 }
 
 /// A trial to come: the number of its job and the number of the job's case.
 pub(super) type Turn = (usize, usize);
 
-/// A job for each scenario, each client and each of its uses of the connection.
+/// A job for each scenario, each client and each of its uses of the connection. A server that serves one connection at a
+/// time has no time for slow cases on connections of both kinds, and mostly keeps none.
 pub(super) fn jobs(
     plan: &CheckPlan,
     scenarios: &[Scenario],
     unread_bytes: Option<u64>,
+    one_at_a_time: bool,
 ) -> Vec<Arc<Job>> {
     let mut jobs = Vec::new();
     for (scenario, one) in scenarios.iter().enumerate() {
@@ -48,7 +54,11 @@ pub(super) fn jobs(
                 connection,
                 unread_bytes,
             };
-            let cases: Arc<[ScenarioCase]> = (one.cases)(&conditions).into();
+            let mut cases = (one.cases)(&conditions);
+            if one_at_a_time && connection == ConnectionUse::Kept {
+                cases.retain(|case| !is_slow(case));
+            }
+            let cases: Arc<[ScenarioCase]> = cases.into();
             if cases.is_empty() {
                 continue;
             }
@@ -68,8 +78,9 @@ pub(super) fn jobs(
 
 /// Each case of each job in turn, again and again: `trials` of a job, and at least one of each case. Every case comes once
 /// before any comes a second time, so that as few as possible are untried when the time is up. A slow case has
-/// `slow_trials`, and the other cases of its job take its place.
-pub(super) fn turns(jobs: &[Arc<Job>], trials: u64, slow_trials: usize) -> Vec<Turn> {
+/// [`SLOW_TRIALS`], and the other cases of its job take its place.
+pub(super) fn turns(jobs: &[Arc<Job>], trials: u64, one_at_a_time: bool) -> Vec<Turn> {
+    let slow_trials = if one_at_a_time { 1 } else { SLOW_TRIALS };
     let trials = usize::try_from(trials).unwrap_or(usize::MAX);
     let places = jobs.iter().map(|job| job.cases.len()).max().unwrap_or(0);
     let mut left: Vec<_> = jobs.iter().map(|job| trials.max(job.cases.len())).collect();
@@ -84,6 +95,10 @@ pub(super) fn turns(jobs: &[Arc<Job>], trials: u64, slow_trials: usize) -> Vec<T
                     turns.push((number, case));
                 }
             }
+        }
+        if one_at_a_time {
+            // The slow ones would keep the others from their first turn.
+            turns[before..].sort_by_key(|(job, case)| jobs[*job].is_slow(*case));
         }
         if turns.len() == before {
             break;
@@ -101,8 +116,8 @@ mod tests {
     /// How often each case of the scenario has its turn, with one client.
     fn trials(plan: &CheckPlan, name: &str) -> Vec<usize> {
         let one = SCENARIOS.into_iter().find(|one| one.name == name).unwrap();
-        let jobs = jobs(plan, &[one], None);
-        let turns = turns(&jobs, plan.trials, SLOW_TRIALS);
+        let jobs = jobs(plan, &[one], None, false);
+        let turns = turns(&jobs, plan.trials, false);
         let of = |case| turns.iter().filter(|turn| **turn == (0, case)).count();
         (0..jobs[0].cases.len()).map(of).collect()
     }
@@ -126,12 +141,30 @@ mod tests {
     fn no_combination_has_a_second_turn_before_each_has_had_one() {
         let target = Target::from(std::net::SocketAddr::from(([127, 0, 0, 1], 80)));
         let plan = CheckPlan::new(target);
-        let jobs = jobs(&plan, &SCENARIOS, None);
-        let mut turns = turns(&jobs, plan.trials, SLOW_TRIALS);
+        let jobs = jobs(&plan, &SCENARIOS, None, false);
+        let mut turns = turns(&jobs, plan.trials, false);
         let cases = jobs.iter().map(|job| job.cases.len()).sum();
         turns.truncate(cases);
         turns.sort_unstable();
         turns.dedup();
         assert_eq!(turns.len(), cases);
+    }
+
+    #[test]
+    fn a_server_that_serves_one_connection_at_a_time_meets_each_slow_case_once_and_last() {
+        let target = Target::from(std::net::SocketAddr::from(([127, 0, 0, 1], 80)));
+        let plan = CheckPlan {
+            trials: 2,
+            ..CheckPlan::new(target)
+        };
+        let jobs = jobs(&plan, &SCENARIOS, None, true);
+        let turns = turns(&jobs, 1, true);
+        let is_slow: Vec<_> = turns
+            .iter()
+            .map(|(job, case)| jobs[*job].is_slow(*case))
+            .collect();
+        assert!(is_slow.is_sorted());
+        let slow = is_slow.iter().filter(|slow| **slow).count();
+        assert_eq!(slow, Model::VARIANTS.len());
     }
 }

@@ -216,18 +216,18 @@ impl Runner {
         let now = Instant::now();
         let is_known = |(one, _): &mut (Finished, Trial)| one.ended + SETTLED < now;
         while let Some((finished, trial)) = self.doubtful.pop_front_if(is_known) {
-            self.count_lost(finished, trial);
+            self.count_lost(&finished, trial);
         }
     }
 
     /// Counts the lost responses that are left, when all trials have ended.
     pub(super) fn settle_all(&mut self) {
         for (finished, trial) in std::mem::take(&mut self.doubtful) {
-            self.count_lost(finished, trial);
+            self.count_lost(&finished, trial);
         }
     }
 
-    fn count_lost(&mut self, finished: Finished, trial: Trial) {
+    fn count_lost(&mut self, finished: &Finished, trial: Trial) {
         match self.refusals.are_around(finished.begun, finished.ended) {
             true => self.left_out += 1,
             false => self.add(finished.turn, trial),

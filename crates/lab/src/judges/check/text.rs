@@ -41,8 +41,9 @@ pub(super) fn text(url: &str, report: &CheckReport) -> String {
     let too_small = too_small(report);
     for scenario in &report.scenarios {
         let is_said_below = too_small.is_some() && scenario.is_too_small();
-        let is_good = scenario.verdict == CheckVerdict::Pass;
-        if !is_said_below && !(is_good && other_statuses(&scenario.clients).is_none()) {
+        let is_plain =
+            scenario.verdict == CheckVerdict::Pass && other_statuses(&scenario.clients).is_none();
+        if !is_said_below && !is_plain {
             let sentence = format!("{}: {}", scenario.name, scenario.sentence);
             text += &wrapped(&sentence, "", "  ");
         }
