@@ -44,7 +44,7 @@ enum LabCommand {
     Client(client::ClientArgs),
     Load(load::LoadArgs),
     Bench(bench::BenchArgs),
-    Check(check::CheckArgs),
+    Check(Box<check::CheckArgs>),
     Matrix(matrix::MatrixArgs),
     Watch(watch::WatchArgs),
     Show(show::ShowArgs),

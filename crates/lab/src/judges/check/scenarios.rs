@@ -30,6 +30,11 @@ pub(super) struct Conditions<'a> {
 }
 
 impl<'a> Conditions<'a> {
+    /// Whether the server was seen not to read so many bytes after an answer.
+    fn exceeds_bound(&self, bytes: u64) -> bool {
+        self.unread_bytes.is_some_and(|unread| bytes >= unread)
+    }
+
     /// The plan's request, with what it says about the connection.
     fn head(&self) -> RequestHead<'a> {
         let head = RequestHead::new(self.plan);
@@ -125,7 +130,7 @@ pub(super) const SCENARIOS: [Scenario; 12] = [
         cases: |with| {
             let beyond = |bytes| {
                 let script = Script::new(with.plan, with_body(with.head(), bytes));
-                let watches_long = with.unread_bytes.is_some_and(|unread| bytes >= unread);
+                let watches_long = with.exceeds_bound(bytes);
                 case(
                     size(bytes),
                     Script {
@@ -300,6 +305,7 @@ pub(super) const SCENARIOS: [Scenario; 12] = [
                 let steps = with_body(with.head().path(NO_SUCH_PATH), bytes);
                 let script = Script {
                     same_path: false,
+                    watches_long: with.exceeds_bound(bytes),
                     ..Script::new(with.plan, steps)
                 };
                 case(format!("{label}, no such path"), script)
