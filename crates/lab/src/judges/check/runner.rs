@@ -53,7 +53,7 @@ pub(super) fn at_once(plain: &Plain) -> usize {
 const SETTLED: Duration = outages::BEFORE.saturating_mul(2);
 
 /// A trial that has ended.
-pub(super) struct Finished {
+pub(super) struct EndedTrial {
     turn: Turn,
     begun: Instant,
     ended: Instant,
@@ -69,14 +69,14 @@ pub(super) struct Runner {
     slow: Arc<Semaphore>,
     /// When trials that have not ended are cut short.
     end: Instant,
-    pub(super) running: JoinSet<Finished>,
+    pub(super) running: JoinSet<EndedTrial>,
     /// The connections of each job.
     pub(super) made: Vec<Vec<Made>>,
     /// The report of each job.
     pub(super) clients: Vec<ClientReport>,
     pub(super) refusals: Arc<Refusals>,
     /// Trials that lost their response and do not count yet, in the order in which they ended.
-    doubtful: VecDeque<(Finished, Trial)>,
+    doubtful: VecDeque<(EndedTrial, Trial)>,
     /// Trials that lost their response because the server ended.
     pub(super) left_out: u64,
     pub(super) turned_away: TurnedAway,
@@ -168,7 +168,7 @@ impl Runner {
             if matches!(&trial, Some(Ok(trial)) if trial.outcome == TrialOutcome::Timeout) {
                 job.timeouts.fetch_add(1, Ordering::Relaxed);
             }
-            Finished {
+            EndedTrial {
                 turn,
                 begun,
                 ended: Instant::now(),
@@ -180,7 +180,7 @@ impl Runner {
     /// Counts a trial and returns 1, or 0 if its time was up. `made` is how many trials there were before.
     pub(super) fn count(
         &mut self,
-        finished: Result<Finished, JoinError>,
+        finished: Result<EndedTrial, JoinError>,
         made: u64,
     ) -> Result<u64, CannotCheck> {
         let mut finished = match finished {
@@ -214,7 +214,7 @@ impl Runner {
     /// Counts the lost responses of which it is known by now whether the server ended.
     fn settle(&mut self) {
         let now = Instant::now();
-        let is_known = |(one, _): &mut (Finished, Trial)| one.ended + SETTLED < now;
+        let is_known = |(one, _): &mut (EndedTrial, Trial)| one.ended + SETTLED < now;
         while let Some((finished, trial)) = self.doubtful.pop_front_if(is_known) {
             self.count_lost(&finished, trial);
         }
@@ -227,7 +227,7 @@ impl Runner {
         }
     }
 
-    fn count_lost(&mut self, finished: &Finished, trial: Trial) {
+    fn count_lost(&mut self, finished: &EndedTrial, trial: Trial) {
         match self.refusals.are_around(finished.begun, finished.ended) {
             true => self.left_out += 1,
             false => self.add(finished.turn, trial),
