@@ -42,7 +42,7 @@ fn an_interrupted_check_leaves_no_trace_instance() {
 #[test]
 fn check_names_the_kernel_s_reason_for_the_resets() {
     for (mode, reason) in [
-        ("lazy", "The kernel: TCP_ABORT_ON_DATA 60."),
+        ("lazy", "The kernel: TCP_ABORT_ON_DATA "),
         ("abort", "The kernel: TCP_STATE 60."),
     ] {
         let printed = report(mode, "body-after-gap");

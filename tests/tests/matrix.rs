@@ -113,9 +113,9 @@ fn matrix_prints_a_table_of_two_servers_and_a_proxy_and_writes_three_files() {
     assert_contains(
         &words(printed),
         &[
-            "drain 0.1.0 pass 0 of 20 reads first ++",
+            "drain 0.1.0 pass 0 of 48 reads first ++",
             "lazy 0.1.0 loses",
-            " of 20 no LL",
+            " of 48 no LL",
             "1 body-after-gap, 2 keep-alive.",
             "ours ? 5 of 5 5 of 5 5 of 5 5 of 5",
         ],
@@ -136,7 +136,7 @@ fn matrix_prints_a_table_of_two_servers_and_a_proxy_and_writes_three_files() {
     assert_contains(
         &read("b.md"),
         &[
-            "| drain | 0.1.0 | pass | 0 of 20 | reads first | + | + |",
+            "| drain | 0.1.0 | pass | 0 of 48 | reads first | + | + |",
             "| ours | ? | 5 of 5 |",
         ],
     );

@@ -45,7 +45,7 @@ fn nginx_passes_and_an_old_gunicorn_loses() {
     let old = "gunicorn 23 sync, ignores";
     let table = table(&["nginx", old]);
     assert_row(&table, old, " 23.0.0 loses ", " no LL");
-    assert_row(&table, "nginx", " pass 0 of 20 ", " > 16 MiB, > 5.5 s ++");
+    assert_row(&table, "nginx", " pass 0 of 60 ", " > 16 MiB, > 5.5 s ++");
 }
 
 #[test]
@@ -56,7 +56,7 @@ fn waitress_passes_and_uvicorn_and_node_lose() {
         "Node http, ignores",
     ];
     let table = table(&[waitress, uvicorn, node]);
-    assert_row(&table, waitress, " 3.0.2 pass 0 of 20 ", " reads first ++");
+    assert_row(&table, waitress, " 3.0.2 pass 0 of 60 ", " reads first ++");
     assert_row(&table, uvicorn, " 0.54.0 loses ", " no LL");
     assert_row(&table, node, " loses ", " no LL");
 }
