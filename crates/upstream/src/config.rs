@@ -71,7 +71,7 @@ rstlab_cli::settings! {
         record: Option<PathBuf> = "", directory(), fixed;
 
         /// Largest number of records kept there, the newest; each is at most 256 KiB long.
-        record_most: usize = "100", count(MAX_RECORDS), fixed;
+        record_most: usize = "1000", count(MAX_RECORDS), fixed;
 
         /// Mode of the files there. 0600: only the user of this program reads them. 0640: its group too. 0644: everybody.
         record_mode: u32 = "0600", file_mode(), fixed;
@@ -237,7 +237,7 @@ mod tests {
             linger_bytes: 64 * 1024,
             witness: None,
             record: None,
-            record_most: 100,
+            record_most: 1000,
             record_mode: 0o600,
             record_payload: false,
             log: "info".to_owned(),

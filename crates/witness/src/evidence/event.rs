@@ -106,6 +106,17 @@ pub enum What {
     },
 }
 
+impl What {
+    /// The bytes of its texts that may be long.
+    pub(crate) fn text_bytes(&self) -> usize {
+        match self {
+            Self::Note { text } => text.len(),
+            Self::Packet { flags, .. } => flags.len(),
+            Self::Call { .. } | Self::Reset { .. } | Self::Closed { .. } | Self::Killed { .. } => 0,
+        }
+    }
+}
+
 impl Event {
     /// A call that a tape recorded.
     pub fn call(lane: Lane, moment: &Moment) -> Self {

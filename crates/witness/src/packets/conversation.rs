@@ -29,6 +29,12 @@ impl Conversation {
         &mut self.packets
     }
 
+    /// The memory that the packets take, in bytes.
+    pub(crate) fn memory(&self) -> usize {
+        let frames = self.packets.iter().map(|packet| packet.bytes().len());
+        self.packets.capacity() * size_of::<Packet>() + frames.sum::<usize>()
+    }
+
     /// How many packets, after the first 32, were captured and not kept.
     pub fn left_out(&self) -> u64 {
         self.left_out

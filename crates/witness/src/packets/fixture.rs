@@ -74,3 +74,12 @@ pub(crate) fn packets_of_a_request(text: &str) -> Conversation {
     kept.push(with_payload(&packet, text));
     kept.conversation()
 }
+
+/// A connection with as many packets as are kept of one, each with as many bytes as are captured.
+pub(crate) fn longest_conversation() -> Conversation {
+    let mut kept = Kept::default();
+    for at in 0..1000 {
+        kept.push(to_server(at, "[P.]", [100, 500], 164 - 40));
+    }
+    kept.conversation()
+}

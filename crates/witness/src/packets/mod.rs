@@ -27,7 +27,7 @@ pub use capture_file::CaptureFile;
 pub use captured_resets::{CapturedResets, Lost};
 pub use conversation::Conversation;
 #[cfg(test)]
-pub(crate) use fixture::{packets_of_a_request, packets_of_a_reset};
+pub(crate) use fixture::{longest_conversation, packets_of_a_request, packets_of_a_reset};
 pub use packet::{Flags, Packet};
 pub use read::read_pcapng;
 pub use reset_sender::CapturedReset;

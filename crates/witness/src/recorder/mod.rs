@@ -27,7 +27,8 @@ impl Recorder {
     /// record, with the ending `pcapng`, as long as it does.
     ///
     /// A lone record is written at once. The writing thread rests most of its time; when records come faster than that,
-    /// at most [`Keeping::most`] wait, and the others are dropped, counted and logged. The drop writes the records that still wait.
+    /// they wait, in at most 24 MiB of memory, and the others are dropped, counted and logged. The drop of the recorder
+    /// writes the records that still wait.
     ///
     /// # Errors
     /// The directory cannot be made or written to, or another user may replace files in it; the text says what to do.

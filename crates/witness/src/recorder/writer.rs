@@ -19,6 +19,10 @@ const RECORDS_APART: Duration = Duration::from_millis(40);
 /// Time between two appends of ends; each append writes all ends that wait.
 const ENDS_APART: Duration = Duration::from_millis(8);
 
+/// Limit of the memory of the records that wait: a burst of 200 with the longest conversations that are kept without
+/// payload (256 packets and 300 events, 109 kB), or of more small ones.
+const MAX_RECORD_BYTES: usize = 24 * 1024 * 1024;
+
 /// Limit of the ends that wait, for a disk that does not answer.
 const MAX_ENDS: usize = 10_000;
 
@@ -31,7 +35,7 @@ const WARNINGS_APART: Duration = Duration::from_secs(60);
 /// The handle of the thread: puts records and ends into its queue.
 #[derive(Debug)]
 pub(crate) struct Writer {
-    capacity: usize,
+    max_record_bytes: usize,
     queue: Arc<WriteQueue>,
     dropped_records: Dropped,
     dropped_ends: Dropped,
@@ -50,8 +54,29 @@ struct Waiting {
     ends: Vec<ServerEnd>,
     /// The thread is going to look for ends after [`ENDS_APART`]: a new end need not wake it.
     looks_soon: bool,
-    records: VecDeque<Arc<Record>>,
+    records: WaitingRecords,
     closed: bool,
+}
+
+/// Records, oldest first, each with its memory.
+#[derive(Debug, Default)]
+struct WaitingRecords {
+    queue: VecDeque<(Arc<Record>, usize)>,
+    bytes: usize,
+}
+
+impl WaitingRecords {
+    fn push(&mut self, record: &Arc<Record>) {
+        let bytes = record.memory();
+        self.queue.push_back((Arc::clone(record), bytes));
+        self.bytes += bytes;
+    }
+
+    fn pop(&mut self) -> Option<Arc<Record>> {
+        let (record, bytes) = self.queue.pop_front()?;
+        self.bytes -= bytes;
+        Some(record)
+    }
 }
 
 /// The next thing to write.
@@ -69,7 +94,6 @@ struct Rests {
 
 impl Writer {
     pub(crate) fn start(mut directory: RecordDirectory, ends: EndsFile) -> io::Result<Self> {
-        let capacity = directory.most();
         let queue = Arc::new(WriteQueue::default());
         let (end, ended) = mpsc::channel();
         let of_thread = Arc::clone(&queue);
@@ -81,7 +105,7 @@ impl Writer {
                 let _ = end.send(());
             })?;
         Ok(Self {
-            capacity,
+            max_record_bytes: MAX_RECORD_BYTES,
             queue,
             dropped_records: Dropped::new("records"),
             dropped_ends: Dropped::new("ends"),
@@ -91,26 +115,28 @@ impl Writer {
 
     /// Whether a record that is about to be made has room; if not, it counts as dropped.
     pub(crate) fn has_room(&self) -> bool {
-        let has_room = locked(&self.queue.waiting).records.len() < self.capacity;
+        let has_room = locked(&self.queue.waiting).records.bytes < self.max_record_bytes;
         if !has_room {
             self.dropped_records.one_more();
         }
         has_room
     }
 
-    /// Puts a record into the queue; a full queue drops its oldest record.
+    /// Puts a record into the queue; a full queue drops its oldest records.
     pub(crate) fn push(&self, record: &Arc<Record>) {
         let mut waiting = locked(&self.queue.waiting);
-        let was_empty = waiting.records.is_empty();
-        waiting.records.push_back(Arc::clone(record));
-        let dropped = (waiting.records.len() > self.capacity).then(|| waiting.records.pop_front());
+        let records = &mut waiting.records;
+        let was_empty = records.queue.is_empty();
+        records.push(record);
+        let mut dropped = 0;
+        while records.bytes > self.max_record_bytes && records.pop().is_some() {
+            dropped += 1;
+        }
         drop(waiting);
         if was_empty {
             self.queue.changed.notify_one();
         }
-        if dropped.is_some() {
-            self.dropped_records.one_more();
-        }
+        (0..dropped).for_each(|_| self.dropped_records.one_more());
     }
 
     /// Puts an end into the queue; a full queue drops it.
@@ -184,7 +210,7 @@ impl WriteQueue {
                 return Next::Ends(std::mem::take(&mut waiting.ends));
             }
             if rested(rests.records, &waiting)
-                && let Some(record) = waiting.records.pop_front()
+                && let Some(record) = waiting.records.pop()
             {
                 return Next::Record(record);
             }
@@ -193,7 +219,7 @@ impl WriteQueue {
             }
             waiting.looks_soon = rests.ends > now;
             let ends = waiting.looks_soon.then_some(rests.ends);
-            let records = (!waiting.records.is_empty()).then_some(rests.records);
+            let records = (!waiting.records.queue.is_empty()).then_some(rests.records);
             // No code panics while it holds the lock.
             waiting = match ends.into_iter().chain(records).min() {
                 Some(at) => {
@@ -217,13 +243,20 @@ fn locked(waiting: &Mutex<Waiting>) -> MutexGuard<'_, Waiting> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::packets::longest_conversation;
     use crate::records::{lazy, lazy_upstream};
 
+    fn from_port(port: u16) -> Arc<Record> {
+        let mut record = lazy();
+        record.client.set_port(port);
+        Arc::new(record)
+    }
+
     /// A writer without its thread: only the test takes from the queue.
-    fn writer_of(capacity: usize) -> Writer {
+    fn writer_of(max_record_bytes: usize) -> Writer {
         let (_, ended) = mpsc::channel();
         Writer {
-            capacity,
+            max_record_bytes,
             queue: Arc::default(),
             dropped_records: Dropped::new("records"),
             dropped_ends: Dropped::new("ends"),
@@ -233,12 +266,10 @@ mod tests {
 
     #[test]
     fn only_the_newest_records_wait_and_the_dropped_ones_are_counted() {
-        let writer = writer_of(10);
+        let writer = writer_of(10 * lazy().memory());
         for port in 0..1000 {
-            let mut record = lazy();
-            record.client.set_port(port);
             assert!(port >= 10 || writer.has_room());
-            writer.push(&Arc::new(record));
+            writer.push(&from_port(port));
         }
         assert_eq!(writer.dropped_records.count(), 990);
         assert!(!writer.has_room());
@@ -254,6 +285,30 @@ mod tests {
             assert_eq!(record.client.port(), port);
         }
         assert!(writer.has_room());
+        let record = from_port(1);
+        writer.push(&record);
+        assert_eq!(locked(&writer.queue.waiting).records.bytes, record.memory());
+    }
+
+    /// The longest conversation has 256 packets, of which 164 bytes are kept each.
+    #[test]
+    fn a_burst_of_200_long_records_waits_and_none_is_dropped() {
+        let writer = writer_of(MAX_RECORD_BYTES);
+        let mut record = lazy();
+        record.packets = Some(longest_conversation());
+        let event = record.events[0].clone();
+        record.events.resize(256 + 50, event);
+        let record = Arc::new(record);
+        for _ in 0..200 {
+            assert!(writer.has_room());
+            writer.push(&record);
+        }
+        assert_eq!(writer.dropped_records.count(), 0);
+        (0..20_000).for_each(|_| writer.push(&record));
+        let waiting = locked(&writer.queue.waiting);
+        assert!(waiting.records.bytes <= MAX_RECORD_BYTES);
+        let in_all = waiting.records.queue.len() as u64 + writer.dropped_records.count();
+        assert_eq!(in_all, 20_200);
     }
 
     #[test]

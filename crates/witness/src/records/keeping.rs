@@ -15,7 +15,7 @@ pub struct Keeping {
 impl Default for Keeping {
     fn default() -> Self {
         Self {
-            most: 100,
+            most: 1000,
             mode: 0o600,
             payload: false,
         }

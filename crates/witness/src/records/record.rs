@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use strum::VariantArray as _;
 
 use super::merged::merged;
-use crate::evidence::{Event, Evidence, Lane, Pair};
+use super::role::Role;
+use crate::evidence::{Event, Evidence, Lane, Pair, canonical};
 use crate::packets::Conversation;
 use crate::verdict::Verdict;
 
@@ -71,6 +72,14 @@ impl Record {
         Pair::new(self.server, self.client)
     }
 
+    /// The name of the file in which the program of this role keeps the record:
+    /// `127.0.0.1_8000-127.0.0.1_45678.proxy.json`. No character in it means something to a shell.
+    pub fn file_name(&self, role: Role) -> String {
+        let end = |address: SocketAddr| canonical(address).to_string().replace(['[', ']'], "");
+        let pair = format!("{}-{}", end(self.server), end(self.client)).replace(':', "_");
+        format!("{pair}.{}.json", role.as_str())
+    }
+
     /// Puts two records of one connection together, and judges anew.
     ///
     /// # Errors
@@ -111,6 +120,16 @@ impl Record {
         }
         self.events.sort_by_key(|event| event.at_ns);
         Ok(self)
+    }
+
+    /// The memory that the record takes, in bytes.
+    pub(crate) fn memory(&self) -> usize {
+        let texts = self.events.iter().map(|event| event.what.text_bytes());
+        size_of::<Self>()
+            + self.events.capacity() * size_of::<Event>()
+            + texts.sum::<usize>()
+            + self.request.as_ref().map_or(0, String::len)
+            + self.packets.as_ref().map_or(0, Conversation::memory)
     }
 
     /// The times of its first and its last event.

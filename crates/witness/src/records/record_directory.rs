@@ -2,7 +2,6 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::io;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,7 +9,6 @@ use super::keeping::Keeping;
 use super::record::Record;
 use super::role::Role;
 use super::safe_directory::SafeDirectory;
-use crate::evidence::canonical;
 
 /// The records of one role in a directory.
 #[derive(Debug)]
@@ -95,7 +93,7 @@ impl RecordDirectory {
 
     /// Writes a record, its packets first: they are there when it is.
     pub(crate) fn put(&mut self, record: &Record) -> io::Result<()> {
-        let name = name(record.server, record.client, self.role);
+        let name = record.file_name(self.role);
         match record.pcapng(self.keeping.payload) {
             Some(packets) => self.directory.place(&packets_of(&name), &packets)?,
             // Packets of an earlier connection on the same ports.
@@ -118,13 +116,6 @@ impl RecordDirectory {
         }
         Ok(())
     }
-}
-
-/// `127.0.0.1_8000-127.0.0.1_45678.proxy.json`: no character that means something to a shell.
-fn name(server: SocketAddr, client: SocketAddr, role: Role) -> String {
-    let end = |address: SocketAddr| canonical(address).to_string().replace(['[', ']'], "");
-    let pair = format!("{}-{}", end(server), end(client)).replace(':', "_");
-    format!("{pair}.{}.json", role.as_str())
 }
 
 /// The name of a record's packets.
