@@ -7,11 +7,12 @@ use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use rstlab_tests::{InTime as _, assert_contains, check_schema, json_lines, rstlab, text};
 use rstlab_witness::{
     CaptureFile, Cause, Event, Keeping, Known, Lane, Packet, Process, Reason, Record, Recorder,
-    Role, Side, State, What, read_pcapng, write_pcapng,
+    Role, Side, State, Verdict, What, read_pcapng, write_pcapng,
 };
 use serde_json::Value;
 use tempfile::TempDir;
@@ -90,6 +91,51 @@ fn the_two_halves_of_a_connection_are_shown_as_one_timeline() {
         "{half}"
     );
     assert!(half.contains("known     inferred"), "{half}");
+    assert!(
+        half.contains("half      the proxy's half is not among"),
+        "{half}"
+    );
+}
+
+/// Nobody writes the other half, and nobody asked the kernel.
+#[test]
+fn a_fresh_record_of_which_one_half_is_there_says_so() {
+    let mut half = upstream_half();
+    half.evidence.kernel = None;
+    half.verdict = Verdict::of(&half.evidence, half.server);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    half.unix_time = now.as_secs();
+    let output = show(stored(vec![], vec![half]).path(), &["."]);
+    let shown = text(&output.stdout);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let parts = [
+        "half      the proxy's half is not written yet, or the proxy keeps no records (--record)",
+        "cause     unknown. What was seen of the connection does not tell the cause.",
+    ];
+    assert_contains(shown, &parts);
+}
+
+/// `script` runs the program on a terminal of its own.
+#[test]
+fn a_timeline_on_a_terminal_of_80_columns_is_no_wider() {
+    let dir = stored(vec![proxy_half()], vec![upstream_half()]);
+    let program = rstlab(&[]).get_program().to_owned();
+    let output = Command::new("script")
+        .args([
+            "-qec",
+            "stty cols 80; exec \"$PROGRAM\" show .",
+            "/dev/null",
+        ])
+        .env("PROGRAM", program)
+        .current_dir(dir.path())
+        .output_in_time();
+    let shown = text(&output.stdout);
+    assert_contains(
+        shown,
+        &["RST ════", "client    got the beginning of a response"],
+    );
+    let columns = |line: &str| line.trim_end().chars().count();
+    assert_eq!(shown.lines().map(columns).max(), Some(80), "{shown}");
 }
 
 #[test]

@@ -12,6 +12,7 @@
 //! `ended` and `witness` are above them.
 
 mod boot;
+mod container;
 mod counters;
 mod dispatch;
 mod ended;
@@ -30,6 +31,7 @@ mod unavailable;
 mod verdict;
 mod witness;
 
+pub use container::Container;
 pub use counters::{CounterWitness, Past, Window, memory_pressures};
 pub use dispatch::{Dispatch, Watch};
 pub use ended::{

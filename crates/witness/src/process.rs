@@ -15,7 +15,7 @@ use crate::evidence::Process;
 const FIRST_PID_NAMESPACE: &str = "pid:[4026531836]";
 
 /// Whether the process numbers in the trace are those in our `/proc`; a container has numbers of its own.
-static NUMBERS_ARE_OURS: LazyLock<bool> = LazyLock::new(|| {
+pub(crate) static NUMBERS_ARE_OURS: LazyLock<bool> = LazyLock::new(|| {
     let namespace = fs::read_link("/proc/self/ns/pid");
     namespace.is_ok_and(|namespace| namespace == Path::new(FIRST_PID_NAMESPACE))
 });
@@ -28,12 +28,7 @@ pub(crate) fn process_of_thread(
     comm: Option<String>,
     at: Duration,
 ) -> Process {
-    // A process that has this number now may have started after the event: then another process had it.
-    let since_boot = at + sleep_since_boot();
-    let had = |number| {
-        let found = NUMBERS_ARE_OURS.then(|| look(number)).flatten()?;
-        (started(&found.stat().ok()?) <= since_boot).then_some(found)
-    };
+    let had = |number| NUMBERS_ARE_OURS.then(|| had(number, at)).flatten();
     let living = had(thread).and_then(|thread| process_of(&thread));
     // The kernel may remember the process of an older thread with the same number (`trace_find_tgid`): if that process
     // is gone, the result has the thread's own number.
@@ -45,6 +40,13 @@ pub(crate) fn process_of_thread(
         name: name.or(comm),
         pid,
     }
+}
+
+/// The living thread or process that had this number at a time on `CLOCK_MONOTONIC`. A process that has the number now
+/// may have started later: then another process had it.
+pub(crate) fn had(number: u32, at: Duration) -> Option<process::Process> {
+    let found = look(number)?;
+    (started(&found.stat().ok()?) <= at + sleep_since_boot()).then_some(found)
 }
 
 /// From `CLOCK_MONOTONIC` to `CLOCK_BOOTTIME`, by which `/proc` tells when a process started.

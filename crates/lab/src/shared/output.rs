@@ -38,15 +38,18 @@ impl Output {
         Ok(Self(opened.transpose()?))
     }
 
-    /// Replaces the file's content by the text, if there is a file.
+    /// Replaces the file's content by the report, if there is a file.
     ///
     /// # Errors
-    /// The text can't be made, or the file can't be written.
-    pub(crate) fn write(self, text: impl FnOnce() -> anyhow::Result<String>) -> anyhow::Result<()> {
+    /// The report can't be made, or the file can't be written.
+    pub(crate) fn write<R: AsRef<[u8]>>(
+        self,
+        report: impl FnOnce() -> anyhow::Result<R>,
+    ) -> anyhow::Result<()> {
         if let Some(mut opened) = self.0 {
-            let text = text()?;
+            let report = report()?;
             opened
-                .replace(text.as_bytes())
+                .replace(report.as_ref())
                 .with_context(|| format!("cannot write {}", opened.path.display()))?;
         }
         Ok(())
@@ -147,7 +150,11 @@ mod tests {
         let open = |name: &str| Output::create(Some(&path(name))).unwrap();
         for name in ["old", "new", "link"] {
             drop(open(name));
-            assert!(open(name).write(|| anyhow::bail!("no text")).is_err());
+            assert!(
+                open(name)
+                    .write(|| -> anyhow::Result<String> { anyhow::bail!("no text") })
+                    .is_err()
+            );
         }
         assert_eq!(fs::read(path("old")).unwrap(), b"a long old report");
         assert!(!path("new").exists() && !path("behind").exists());

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::io;
+use std::os::fd::AsFd;
 
 use comfy_table::{ContentArrangement, Table};
 use textwrap::{Options, WordSeparator, WordSplitter};
@@ -12,9 +13,13 @@ pub(crate) const COLUMNS: usize = 100;
 /// With fewer columns a table cannot be read.
 const MIN_COLUMNS: usize = 40;
 
-/// Longest line of what is printed: a terminal may be narrower than [`COLUMNS`].
+/// Longest line of what is printed on standard output: a terminal may be narrower than [`COLUMNS`].
 pub(crate) fn columns() -> usize {
-    let size = rustix::termios::tcgetwinsize(io::stdout());
+    columns_of(io::stdout())
+}
+
+fn columns_of(output: impl AsFd) -> usize {
+    let size = rustix::termios::tcgetwinsize(output);
     // Without a terminal there is no size, and some terminals say zero.
     let columns = size.map_or(0, |size| usize::from(size.ws_col));
     match columns {
@@ -28,6 +33,16 @@ pub(crate) fn columns() -> usize {
 /// Breaks a text at blanks; the first line begins with `begin`, the others with `indent`.
 pub(crate) fn wrapped(text: &str, begin: &str, indent: &str) -> String {
     wrapped_to(columns(), text, begin, indent)
+}
+
+/// As [`wrapped`], for standard error, which may be a terminal where standard output is none.
+pub(crate) fn wrapped_on_stderr(text: &str, begin: &str, indent: &str) -> String {
+    wrapped_to(columns_of_stderr(), text, begin, indent)
+}
+
+/// As [`columns`], for standard error.
+pub(crate) fn columns_of_stderr() -> usize {
+    columns_of(io::stderr())
 }
 
 /// Breaks a text at its blanks and its line ends into pieces of at most `columns`; a longer word is broken, too.

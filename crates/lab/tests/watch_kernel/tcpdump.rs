@@ -102,3 +102,9 @@ fn the_kernel_names_every_rst_that_tcpdump_sees() {
 fn the_packets_name_every_rst_that_tcpdump_sees() {
     names_every_rst_at_2000_a_second("packets");
 }
+
+/// Captured packets add requests, and leave the kernel's causes as they are.
+#[test]
+fn the_kernel_names_every_rst_beside_captured_packets_too() {
+    names_every_rst_at_2000_a_second("kernel --http");
+}

@@ -84,6 +84,14 @@ impl Packets {
         Self::start(&[port], Snap::Payload, None)
     }
 
+    /// As [`open`](Self::open), for several ports, or for all ports if the list is empty.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn of_ports(ports: &[u16]) -> Result<Self, Unavailable> {
+        Self::start(ports, Snap::Beginning, None)
+    }
+
     /// Captures `ports`, or all ports if the list is empty, and gives the resets to `sender`.
     pub(super) fn start(
         ports: &[u16],

@@ -15,6 +15,7 @@ mod fixture;
 pub(crate) mod fuzz;
 mod packet;
 mod read;
+mod request;
 mod reset_sender;
 mod ring;
 mod socket;

@@ -25,6 +25,8 @@ pub struct CapturedReset {
     pub place: Place,
     /// How the RST ended the connection, if it decided; `None` also if too little of the connection is kept.
     pub ending: Option<Ending>,
+    /// If the RST decided: method and path of the HTTP request before it, as [`request_until`](super::Conversation::request_until) names it.
+    pub request: Option<String>,
 }
 
 impl CapturedReset {
@@ -129,6 +131,9 @@ impl ResetSender {
         let conversation = is_first.then(|| store.conversation(&pair)).flatten();
         let reset = CapturedReset {
             place: if is_first { Place::First } else { Place::Echo },
+            request: conversation
+                .as_ref()
+                .and_then(|it| it.request_until(packet.at)),
             ending: conversation.and_then(|it| it.ended_by(&packet)),
             packet,
         };

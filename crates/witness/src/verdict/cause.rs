@@ -158,7 +158,7 @@ impl Cause {
             Cause::Gone => {
                 "A segment came for a connection that is gone; what ended it was not seen."
             }
-            Cause::Unknown => "The kernel's word does not tell the cause.",
+            Cause::Unknown => "What was seen of the connection does not tell the cause.",
         }
     }
 

@@ -92,7 +92,7 @@ pub fn execute(config: &DemoConfig) -> anyhow::Result<ExitCode> {
     print([if config.json {
         serde_json::to_string_pretty(&demonstration)? + "\n"
     } else {
-        format!("{}\n{}\n", text::table(rows), text::sentences(rows))
+        format!("{}\n{}", text::table(rows), text::sentences(rows))
     }])?;
     if let Some(text) = memory.shortage() {
         eprintln!("rstlab: {text}");

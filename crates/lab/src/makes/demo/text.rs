@@ -1,11 +1,10 @@
 //! The demonstration as text: a table and a few sentences.
 
-use std::fmt::Write as _;
-
 use rstlab_cli::grouped;
 
 use super::case::{CASES, DemoRow, Expected};
 use crate::shared::table;
+use crate::shared::wrapped::wrapped;
 
 /// The rows as a table of at most 80 columns.
 pub(super) fn table(rows: &[DemoRow]) -> String {
@@ -40,8 +39,14 @@ pub(super) fn table(rows: &[DemoRow]) -> String {
     table::table(header, rows, 1, 2..header.len()).trim_fmt()
 }
 
-/// The rows in three sentences, and in a fourth if a row did not behave as the explanation says.
+/// The rows in three paragraphs, and in a fourth if a row did not behave as the explanation says.
 pub(super) fn sentences(rows: &[DemoRow]) -> String {
+    let paragraphs = paragraphs(rows);
+    let paragraphs = paragraphs.iter().map(|text| wrapped(text, "", ""));
+    paragraphs.collect()
+}
+
+fn paragraphs(rows: &[DemoRow]) -> Vec<String> {
     let all = |expected: &[Expected]| -> Vec<&DemoRow> {
         rows.iter()
             .zip(&CASES)
@@ -52,13 +57,11 @@ pub(super) fn sentences(rows: &[DemoRow]) -> String {
     let sum = |rows: &[&DemoRow], count: fn(&DemoRow) -> u64| -> u64 {
         rows.iter().map(|row| count(row)).sum()
     };
-    let mut text = String::new();
+    let mut texts = Vec::new();
     if let Some(lazy) = rows.first() {
-        // Writing to a String does not fail.
-        let _ = writeln!(
-            text,
+        texts.push(format!(
             "The bug: with the body unread at close() or coming after it, {} of {} connections were reset; \
-             {} responses were cut, {} never came, {} bytes were lost (TCPAbortOnClose +{}, TCPAbortOnData +{}).",
+             {} responses were cut, {} never came, {} bytes lost (TCPAbortOnClose +{}, TCPAbortOnData +{}).",
             lazy.resets,
             lazy.requests,
             lazy.truncated,
@@ -66,41 +69,38 @@ pub(super) fn sentences(rows: &[DemoRow]) -> String {
             grouped(lazy.lost_bytes),
             lazy.abort_on_close,
             lazy.abort_on_data,
-        );
+        ));
     }
     let cured = all(&[Expected::Clean, Expected::Refused]);
     let names: Vec<String> = cured
         .iter()
         .map(|row| format!("{} ({})", row.mode, row.writes))
         .collect();
-    let _ = writeln!(
-        text,
+    texts.push(format!(
         "The cures: {}: {} resets and {} lost responses in {} requests.",
         names.join(", "),
         sum(&cured, |row| row.resets),
         sum(&cured, |row| row.truncated + row.no_response),
         sum(&cured, |row| row.requests),
-    );
+    ));
     let delayed = all(&[Expected::Harmless]);
-    let _ = write!(
-        text,
-        "No cure: delay only moves the RST behind the response: {} resets in {} requests, {} of them harmless.",
+    texts.push(format!(
+        "No cure: delay only moves the RST behind the response: {} resets in {} requests, {} harmless.",
         sum(&delayed, |row| row.resets),
         sum(&delayed, |row| row.requests),
         sum(&delayed, |row| row.harmless),
-    );
+    ));
     let wrong: Vec<String> = rows
         .iter()
         .filter(|row| !row.as_expected)
         .map(|row| format!("{} ({})", row.mode, row.writes))
         .collect();
     if !wrong.is_empty() {
-        let _ = write!(
-            text,
-            "\nNOT as explained: {}. Another load on this machine, or a gap too small for the body to come \
+        texts.push(format!(
+            "NOT as explained: {}. Another load on this machine, or a gap too small for the body to come \
              apart from the head, may be why; LOG=warn shows each reset.",
             wrong.join(", ")
-        );
+        ));
     }
-    text
+    texts
 }

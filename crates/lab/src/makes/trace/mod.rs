@@ -4,7 +4,6 @@ mod client;
 mod run;
 mod tries;
 
-use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -15,7 +14,7 @@ use rstlab_upstream::Mode;
 use rstlab_witness::Level;
 
 use crate::makes::tcp_memory::TcpMemory;
-use crate::shared::output::print;
+use crate::shared::output::{Output, print};
 use crate::shared::timeline::Timeline;
 use run::Traced;
 use tries::{TraceOutcome, UNTIL};
@@ -140,6 +139,10 @@ fn bytes(settings: &mut Settings, name: &str, text: &str) -> Option<u64> {
 /// # Errors
 /// The request could not be sent, nothing was seen, or an output cannot be written.
 pub fn execute(config: &TraceConfig) -> anyhow::Result<ExitCode> {
+    let (svg, pcap) = (
+        Output::create(config.svg.as_deref())?,
+        Output::create(config.pcap.as_deref())?,
+    );
     let memory = TcpMemory::now();
     let Traced {
         record,
@@ -165,17 +168,12 @@ pub fn execute(config: &TraceConfig) -> anyhow::Result<ExitCode> {
     } else {
         print([timeline.text()])?;
     }
-    if let Some(path) = &config.svg {
-        fs::write(path, timeline.svg())
-            .with_context(|| format!("the picture cannot be written to {}", path.display()))?;
-    }
-    if let Some(path) = &config.pcap {
-        let packets = record
+    svg.write(|| Ok(timeline.svg()))?;
+    pcap.write(|| {
+        record
             .pcapng(true)
-            .context("--pcap: no packets were captured; that takes CAP_NET_RAW and --witness auto, packets or kernel")?;
-        fs::write(path, packets)
-            .with_context(|| format!("the packets cannot be written to {}", path.display()))?;
-    }
+            .context("--pcap: no packets were captured; that takes CAP_NET_RAW and --witness auto, packets or kernel")
+    })?;
     Ok(if tries.succeeded() {
         ExitCode::SUCCESS
     } else {

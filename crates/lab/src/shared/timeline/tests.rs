@@ -79,6 +79,23 @@ fn the_timeline_of_lazy_takes_100_columns() {
 }
 
 #[test]
+fn every_timeline_fits_into_80_columns_and_says_the_same() {
+    for columns in [40, 80, 90, 100] {
+        let text = Timeline::of(&lazy()).text_in(columns);
+        let longest = text.lines().map(|line| line.chars().count()).max();
+        assert!(longest.is_some_and(|it| it <= columns.max(80)), "{text}");
+        let words = |text: &str| -> Vec<String> {
+            let parts = text.split([' ', '\n', '│', '─', '═', '├', '┤', '╡', '►', '◄']);
+            let mut words: Vec<_> = parts.map(str::to_owned).collect();
+            words.sort();
+            words.retain(|word| !word.is_empty());
+            words
+        };
+        assert_eq!(words(&text), words(include_str!("lazy.txt")));
+    }
+}
+
+#[test]
 fn many_events_of_a_kind_share_a_line_and_an_important_event_has_its_own() {
     let response = (0..30).flat_map(|_| {
         [

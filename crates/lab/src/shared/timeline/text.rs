@@ -1,29 +1,53 @@
-//! The timeline as text, at most 100 columns wide.
+//! The timeline as text, 80 to 100 columns wide.
 
 use rstlab_witness::{Lane, Side};
 
 use super::{Mark, Timeline, TimelineLine, millis};
-use crate::shared::wrapped::pieces;
+use crate::shared::wrapped::{columns, pieces};
 use rstlab_cli::grouped;
 
-/// Columns of a page.
-const COLUMNS: usize = 100;
-
-/// Columns for the words of client and proxy, for the wire, and for the words of upstream and kernel. Together with the
-/// two numbers and the separators they make 100.
-const LEFT: usize = 23;
-const WIRE: usize = 22;
-const RIGHT: usize = 30;
+/// The narrowest page: with fewer columns the words of the lanes cannot be read.
+const MIN_COLUMNS: usize = 80;
 
 /// Columns before a fact's words.
 const FACT: usize = 10;
 
+/// Columns for the words of client and proxy, for the wire, and for the words of upstream and kernel.
+#[derive(Debug, Clone, Copy)]
+struct Lanes {
+    left: usize,
+    wire: usize,
+    right: usize,
+}
+
+impl Lanes {
+    /// With the two numbers and the separators, which take 25 columns, the lanes fill the page.
+    fn of(columns: usize) -> Self {
+        let more = columns - MIN_COLUMNS;
+        let (left, wire) = (17 + more * 3 / 10, 18 + more / 5);
+        Self {
+            left,
+            wire,
+            right: columns - 25 - left - wire,
+        }
+    }
+}
+
 impl Timeline {
-    /// The picture in at most 100 columns.
+    /// The picture in as many columns as there is room for, 80 to 100.
     pub(crate) fn text(&self) -> String {
-        let mut page = Page::default();
+        self.text_in(columns())
+    }
+
+    pub(super) fn text_in(&self, columns: usize) -> String {
+        let columns = columns.max(MIN_COLUMNS);
+        let mut page = Page {
+            lanes: Lanes::of(columns),
+            text: String::new(),
+        };
+        let Lanes { left, wire, right } = page.lanes;
         for title in &self.title {
-            for piece in pieces(title, COLUMNS) {
+            for piece in pieces(title, columns) {
                 page.push(&piece);
             }
         }
@@ -31,9 +55,9 @@ impl Timeline {
         let numbers = [format!("{:>9}", "ms"), format!("{:>10}", "pause")].concat();
         page.row(
             &numbers,
-            &at_both_ends("client", "proxy", LEFT),
-            Wire::name(),
-            &at_both_ends("upstream", "kernel", RIGHT),
+            &at_both_ends("client", "proxy", left),
+            Wire::words("wire", wire),
+            &at_both_ends("upstream", "kernel", right),
         );
         for (line, pause) in self.paused() {
             let pause = pause.map_or(String::new(), |pause| format!("+{}", millis(pause)));
@@ -42,12 +66,12 @@ impl Timeline {
         }
         page.push("");
         for (about, fact) in &self.facts {
-            for (number, piece) in pieces(fact, COLUMNS - FACT).iter().enumerate() {
+            for (number, piece) in pieces(fact, columns - FACT).iter().enumerate() {
                 let about = if number == 0 { about } else { "" };
                 page.push(&format!("{about:<FACT$}{piece}"));
             }
         }
-        page.0
+        page.text
     }
 }
 
@@ -65,23 +89,15 @@ struct Wire {
 }
 
 impl Wire {
-    fn empty() -> Self {
-        Self::words("")
-    }
-
-    fn name() -> Self {
-        Self::words("wire")
-    }
-
-    fn words(text: &str) -> Self {
+    fn words(text: &str, columns: usize) -> Self {
         Self {
             left: '│',
-            between: format!("{text:^WIRE$}"),
+            between: format!("{text:^columns$}"),
             right: '│',
         }
     }
 
-    fn arrow(from: Side, text: &str, bad: bool) -> Self {
+    fn arrow(from: Side, text: &str, bad: bool, columns: usize) -> Self {
         let (stroke, leaves, arrives_from) = if bad {
             ('═', '╞', '╡')
         } else {
@@ -92,7 +108,7 @@ impl Wire {
             "" => String::new(),
             text => format!(" {text} "),
         };
-        let strokes = (WIRE - 1).saturating_sub(text.chars().count());
+        let strokes = (columns - 1).saturating_sub(text.chars().count());
         let before: String = std::iter::repeat_n(stroke, strokes / 2).collect();
         let after: String = std::iter::repeat_n(stroke, strokes - strokes / 2).collect();
         match from {
@@ -110,13 +126,16 @@ impl Wire {
     }
 }
 
-#[derive(Default)]
-struct Page(String);
+/// The text so far.
+struct Page {
+    lanes: Lanes,
+    text: String,
+}
 
 impl Page {
     fn push(&mut self, line: &str) {
-        self.0 += line.trim_end();
-        self.0.push('\n');
+        self.text += line.trim_end();
+        self.text.push('\n');
     }
 
     fn row(&mut self, numbers: &str, left: &str, wire: Wire, right: &str) {
@@ -125,45 +144,49 @@ impl Page {
             between,
             right: to,
         } = wire;
+        let columns = self.lanes.left;
         self.push(&format!(
-            "{numbers:<19}  {left:<LEFT$} {from}{between}{to} {right}"
+            "{numbers:<19}  {left:<columns$} {from}{between}{to} {right}"
         ));
     }
 
     /// A line of the timeline. Words that are too long for their lane go on in the next rows.
     fn line(&mut self, numbers: &str, line: &TimelineLine) {
+        let Lanes { left, wire, right } = self.lanes;
+        let empty = || Wire::words("", wire);
         let (lane, text) = match &line.mark {
             Mark::Arrow { from, text, bad } => {
                 // A label that is too long for the wire stands above its arrow.
                 let label = text.chars().count();
-                if label + 4 > WIRE {
-                    self.row(numbers, "", Wire::words(text), "");
-                    self.row("", "", Wire::arrow(*from, "", *bad), "");
+                if label + 4 > wire {
+                    self.row(numbers, "", Wire::words(text, wire), "");
+                    self.row("", "", Wire::arrow(*from, "", *bad, wire), "");
                 } else {
-                    self.row(numbers, "", Wire::arrow(*from, text, *bad), "");
+                    self.row(numbers, "", Wire::arrow(*from, text, *bad, wire), "");
                 }
                 return;
             }
             Mark::LeftOut(count) => {
                 let text = format!("… {} lines are not drawn", grouped(*count as u64));
-                self.row("", &text, Wire::empty(), "");
+                // It may be longer than a lane.
+                self.push(&format!("{:21}{text}", ""));
                 return;
             }
             Mark::Words { lane, text, .. } => (*lane, text),
         };
         let columns = match lane {
-            Lane::Client | Lane::Proxy => LEFT,
-            Lane::Wire => WIRE,
-            Lane::Upstream | Lane::Kernel => RIGHT,
+            Lane::Client | Lane::Proxy => left,
+            Lane::Wire => wire,
+            Lane::Upstream | Lane::Kernel => right,
         };
         for (number, piece) in pieces(text, columns).iter().enumerate() {
             let numbers = if number == 0 { numbers } else { "" };
             match lane {
-                Lane::Client => self.row(numbers, piece, Wire::empty(), ""),
-                Lane::Proxy => self.row(numbers, &format!("{piece:>LEFT$}"), Wire::empty(), ""),
-                Lane::Wire => self.row(numbers, "", Wire::words(piece), ""),
-                Lane::Upstream => self.row(numbers, "", Wire::empty(), piece),
-                Lane::Kernel => self.row(numbers, "", Wire::empty(), &format!("{piece:>RIGHT$}")),
+                Lane::Client => self.row(numbers, piece, empty(), ""),
+                Lane::Proxy => self.row(numbers, &format!("{piece:>left$}"), empty(), ""),
+                Lane::Wire => self.row(numbers, "", Wire::words(piece, wire), ""),
+                Lane::Upstream => self.row(numbers, "", empty(), piece),
+                Lane::Kernel => self.row(numbers, "", empty(), &format!("{piece:>right$}")),
             }
         }
     }

@@ -19,8 +19,12 @@ use crate::shared::given::given;
 /// CAP_NET_RAW, and sees the RSTs sent and received. The cause is what the segments before it show: "inferred" where
 /// another cause looks the same, as a close with unread bytes and SO_LINGER zero do, or where the capture began in
 /// the middle of the connection. A new HTTP request that met the RST on a used connection is told as
-/// keep-alive-race; the kernel's trace alone cannot tell that. A packet that passes several interfaces (a bridge) is
+/// keep-alive-race; the kernel's trace alone cannot tell that, because it has no payload. A packet that passes several interfaces (a bridge) is
 /// told at each. Name the port on a busy machine.
+///
+/// With --http the request whose connection was reset is told, too: method and path, without the query, from the first 64
+/// bytes of the segments. Beside the kernel's trace this needs CAP_NET_RAW, and shows requests in this network namespace only.
+/// In TLS and HTTP/2 no request can be read. With it the kernel's resets are told as keep-alive-race, too.
 ///
 /// The first RST of a connection decided; an echo came later. Times are UTC. It ends on SIGINT or SIGTERM with a
 /// summary on standard error and exit code 0; lost events or packets are told there too.
@@ -33,6 +37,10 @@ pub struct WatchArgs {
     /// Who tells of the resets: kernel, packets, or auto, the kernel if it can be asked
     #[arg(long, value_name = "WITNESS", default_value = "auto")]
     witness: String,
+
+    /// Tell method and path of the request whose connection was reset, from captured packets
+    #[arg(long)]
+    http: bool,
 
     /// Print one JSON object a line (crates/lab/schema/watch.json describes it)
     #[arg(long)]
@@ -54,6 +62,8 @@ pub struct WatchConfig {
     pub ports: Vec<u16>,
     /// The kernel or the packets; `None` is the kernel if it can be asked, else the packets.
     pub witness: Option<Level>,
+    /// Tell the requests, too.
+    pub http: bool,
     /// JSON instead of text.
     pub json: bool,
     /// End after so many lines.
@@ -96,6 +106,7 @@ impl WatchArgs {
         Some(WatchConfig {
             ports,
             witness: witness?,
+            http: self.http,
             json: self.json,
             count: given(count)?,
             duration: given(duration)?,
@@ -127,6 +138,7 @@ mod tests {
         WatchArgs {
             witness: witness.to_owned(),
             ports: ports.iter().map(ToString::to_string).collect(),
+            http: false,
             json: false,
             count: count.map(str::to_owned),
             duration: duration.map(str::to_owned),

@@ -7,17 +7,21 @@ use rstlab_witness::{KernelTrace, Owners, Scope, TraceEvent, Unavailable, monoto
 
 use super::missing::Missing;
 use super::note::note;
+use super::requests::{CapturedRequests, Requests};
 use super::watched_reset::WatchedReset;
 
 /// Resets as the kernel's trace tells them.
 pub(super) struct ByKernel {
     trace: KernelTrace,
+    /// The packets, if the requests are to be told and can be captured.
+    requests: Option<Requests>,
     output: TraceOutput,
 }
 
 impl ByKernel {
-    pub(super) fn open(ports: &[u16]) -> Result<Self, Unavailable> {
+    pub(super) fn open(ports: &[u16], http: bool) -> Result<Self, Unavailable> {
         Ok(Self {
+            requests: http.then(|| requests(ports)).flatten(),
             // The closes tell that a process was killed, also if bytes reset its connection later.
             trace: KernelTrace::open(Scope::Closes(ports))?,
             output: TraceOutput::default(),
@@ -36,7 +40,9 @@ impl ByKernel {
     pub(super) async fn next(&mut self, resets: &mut Vec<WatchedReset>) -> anyhow::Result<()> {
         let read = self.trace.next(&mut self.output.events).await;
         read.context("cannot read the trace pipe")?;
-        self.output.give(resets);
+        // If this future is dropped here, the events are still in `output`.
+        let captured = captured(self.requests.as_ref(), &self.output.events).await;
+        self.output.give(&captured, resets);
         Ok(())
     }
 
@@ -44,12 +50,37 @@ impl ByKernel {
         self.output.missing()
     }
 
-    pub(super) fn finish(self, resets: &mut Vec<WatchedReset>) -> anyhow::Result<Missing> {
-        let Self { trace, mut output } = self;
+    pub(super) async fn finish(self, resets: &mut Vec<WatchedReset>) -> anyhow::Result<Missing> {
+        let Self {
+            trace,
+            requests,
+            mut output,
+        } = self;
         let read = trace.finish(&mut output.events);
         read.context("cannot read the trace pipe")?;
-        output.give(resets);
+        let captured = captured(requests.as_ref(), &output.events).await;
+        output.give(&captured, resets);
         Ok(output.missing())
+    }
+}
+
+/// The capture of the requests; a note says if there is none.
+fn requests(ports: &[u16]) -> Option<Requests> {
+    let opened = Requests::open(ports);
+    let no_requests = |error| {
+        let error = anyhow::Error::from(error);
+        note(&format!(
+            "requests (--http) cannot be told, because the kernel's trace has none, and packets cannot be captured: \
+             {error:#}"
+        ));
+    };
+    opened.map_err(no_requests).ok()
+}
+
+async fn captured(requests: Option<&Requests>, events: &[TraceEvent]) -> CapturedRequests {
+    match requests {
+        Some(requests) => requests.of(events).await,
+        None => CapturedRequests::default(),
     }
 }
 
@@ -64,7 +95,7 @@ struct TraceOutput {
 
 impl TraceOutput {
     /// Adds the resets among the events; notes and counts what is missing.
-    fn give(&mut self, resets: &mut Vec<WatchedReset>) {
+    fn give(&mut self, captured: &CapturedRequests, resets: &mut Vec<WatchedReset>) {
         // Both clocks are read at the same moment; they differ by the time at which the machine started.
         let (mono, real) = (monotonic_now(), SystemTime::now());
         for event in self.events.drain(..) {
@@ -72,7 +103,7 @@ impl TraceOutput {
                 TraceEvent::Reset(reset) => {
                     let time = real - mono.saturating_sub(reset.event.stamp.time);
                     let owner_of = |address| self.owners.of(address);
-                    resets.push(WatchedReset::of_kernel(reset, time, owner_of));
+                    resets.push(WatchedReset::of_kernel(&reset, time, captured, owner_of));
                 }
                 TraceEvent::Close(_) => {}
                 TraceEvent::Lost { cpu, events } => {
@@ -117,7 +148,7 @@ mod tests {
             ..TraceOutput::default()
         };
         let mut resets = Vec::new();
-        output.give(&mut resets);
+        output.give(&CapturedRequests::default(), &mut resets);
         assert!(resets.is_empty());
         let expected = Missing::Kernel {
             lost_events: 8,

@@ -15,15 +15,18 @@ pub(super) struct ByPackets {
     owners: Owners,
     own: OwnAddresses,
     lost: Lost,
+    /// Whether the requests are to be told.
+    http: bool,
 }
 
 impl ByPackets {
-    pub(super) fn open(ports: &[u16]) -> Result<Self, Unavailable> {
+    pub(super) fn open(ports: &[u16], http: bool) -> Result<Self, Unavailable> {
         Ok(Self {
             captured: CapturedResets::open(ports)?,
             owners: Owners::in_this_namespace(),
             own: OwnAddresses::default(),
             lost: Lost::default(),
+            http,
         })
     }
 
@@ -65,7 +68,7 @@ impl ByPackets {
                 let is_here = self.own.has(from.ip());
                 is_here.then(|| self.owners.of(from)).flatten()
             };
-            resets.push(WatchedReset::of_packet(reset, owner_of));
+            resets.push(WatchedReset::of_packet(reset, self.http, owner_of));
         }
     }
 }

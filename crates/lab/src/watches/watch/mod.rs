@@ -5,12 +5,15 @@ mod by_kernel;
 mod by_packets;
 mod missing;
 mod note;
+mod requests;
 mod run;
 mod source;
+mod tally;
 mod text;
 mod watched_reset;
 
 pub use args::{WatchArgs, WatchConfig};
 pub use missing::Missing;
 pub use run::{WatchSummary, execute, run};
+pub use tally::Tally;
 pub use watched_reset::WatchedReset;

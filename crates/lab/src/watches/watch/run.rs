@@ -1,7 +1,7 @@
 //! Watches, and writes each reset.
 
 use std::fmt;
-use std::io;
+use std::io::{self, Write as _};
 use std::pin::pin;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -18,6 +18,7 @@ use super::args::WatchConfig;
 use super::missing::Missing;
 use super::note::note;
 use super::source::Source;
+use super::tally::Tally;
 use super::text;
 use super::watched_reset::WatchedReset;
 
@@ -25,7 +26,7 @@ use super::watched_reset::WatchedReset;
 const LAST_WRITE: Duration = Duration::from_secs(2);
 
 /// What a watch has seen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WatchSummary {
     /// RSTs that ended a connection.
     pub resets: u64,
@@ -33,6 +34,8 @@ pub struct WatchSummary {
     pub echoes: u64,
     /// How much is missing.
     pub missing: Missing,
+    /// The resets by process, cause and listener.
+    pub tally: Tally,
 }
 
 impl fmt::Display for WatchSummary {
@@ -41,6 +44,7 @@ impl fmt::Display for WatchSummary {
             resets,
             echoes,
             missing,
+            tally: _,
         } = self;
         write!(f, "resets: {resets}, echoes: {echoes}, {missing}")
     }
@@ -64,6 +68,8 @@ pub fn execute(config: &WatchConfig) -> anyhow::Result<ExitCode> {
         run(config, &stop, &mut tokio::io::stdout()).await
     })?;
     note(&summary.to_string());
+    // Standard error may be closed; that is not an error.
+    let _ = io::stderr().write_all(summary.tally.table().as_bytes());
     Ok(ExitCode::SUCCESS)
 }
 
@@ -78,7 +84,7 @@ pub async fn run(
     stop: &CancellationToken,
     out: &mut (impl AsyncWrite + Unpin),
 ) -> anyhow::Result<WatchSummary> {
-    let mut source = Source::open(&config.ports, config.witness)?;
+    let mut source = Source::open(config)?;
     note(&format!("watching {}", config.ports_text()));
     let end = config.duration.map(|duration| Instant::now() + duration);
     let ended = || async {
@@ -108,7 +114,7 @@ pub async fn run(
             return Ok(watch.summary(source.missing()));
         }
     }
-    let missing = source.finish(&mut resets)?;
+    let missing = source.finish(&mut resets).await?;
     let last = timeout(LAST_WRITE, write(out, &watch.text(&mut resets))).await;
     nobody_reads(last.unwrap_or(Ok(())))?;
     Ok(watch.summary(missing))
@@ -141,6 +147,7 @@ struct WatchOutput<'a> {
     echoes: u64,
     /// Causes whose advice has been given.
     advised: Advised,
+    tally: Tally,
 }
 
 impl<'a> WatchOutput<'a> {
@@ -150,6 +157,7 @@ impl<'a> WatchOutput<'a> {
             resets: 0,
             echoes: 0,
             advised: Advised::default(),
+            tally: Tally::default(),
         }
     }
 
@@ -169,11 +177,12 @@ impl<'a> WatchOutput<'a> {
                 Place::First => self.resets += 1,
                 Place::Echo => self.echoes += 1,
             }
+            self.tally.count(&reset, &self.config.ports);
             if self.config.json {
                 text += &reset.json();
                 continue;
             }
-            text += &text::lines(&reset);
+            text += &text::lines(&reset, self.config.http);
             if let Some(advice) = reset.cause.and_then(|cause| self.advised.first(cause)) {
                 text += &text::advice(advice);
             }
@@ -186,6 +195,7 @@ impl<'a> WatchOutput<'a> {
             resets: self.resets,
             echoes: self.echoes,
             missing,
+            tally: self.tally.clone(),
         }
     }
 }
@@ -203,6 +213,7 @@ mod tests {
             let config = WatchConfig {
                 ports: Vec::new(),
                 witness: None,
+                http: false,
                 json,
                 count: None,
                 duration: None,
@@ -218,6 +229,7 @@ mod tests {
         let config = WatchConfig {
             ports: Vec::new(),
             witness: None,
+            http: false,
             json: true,
             count: Some(3),
             duration: None,

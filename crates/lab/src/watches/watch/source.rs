@@ -3,6 +3,7 @@
 use anyhow::{Context as _, anyhow};
 use rstlab_witness::Level;
 
+use super::args::WatchConfig;
 use super::by_kernel::ByKernel;
 use super::by_packets::ByPackets;
 use super::missing::Missing;
@@ -17,9 +18,15 @@ pub(super) enum Source {
 
 impl Source {
     /// Opens the source that is wanted, or the strongest that works; notes which, and why no stronger one.
-    pub(super) fn open(ports: &[u16], witness: Option<Level>) -> anyhow::Result<Self> {
-        let kernel = || ByKernel::open(ports).map(|it| Self::Kernel(Box::new(it)));
-        let packets = || ByPackets::open(ports).map(|it| Self::Packets(Box::new(it)));
+    pub(super) fn open(config: &WatchConfig) -> anyhow::Result<Self> {
+        let WatchConfig {
+            ports,
+            witness,
+            http,
+            ..
+        } = config;
+        let kernel = || ByKernel::open(ports, *http).map(|it| Self::Kernel(Box::new(it)));
+        let packets = || ByPackets::open(ports, *http).map(|it| Self::Packets(Box::new(it)));
         let does_not_work = |level| format!("--witness={level} does not work here");
         let source = match witness {
             Some(Level::Packets) => packets().with_context(|| does_not_work(Level::Packets))?,
@@ -68,9 +75,9 @@ impl Source {
     }
 
     /// Stops, and adds the resets until now.
-    pub(super) fn finish(self, resets: &mut Vec<WatchedReset>) -> anyhow::Result<Missing> {
+    pub(super) async fn finish(self, resets: &mut Vec<WatchedReset>) -> anyhow::Result<Missing> {
         match self {
-            Self::Kernel(kernel) => kernel.finish(resets),
+            Self::Kernel(kernel) => kernel.finish(resets).await,
             Self::Packets(packets) => Ok(packets.finish(resets)),
         }
     }

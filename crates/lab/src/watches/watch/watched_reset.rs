@@ -5,11 +5,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use rstlab_wire::nanos;
 use rstlab_witness::{
-    CapturedReset, Cause, Evidence, Known, Level, Owner, Place, Process, Reason, State,
+    CapturedReset, Cause, Container, Evidence, Known, Level, Owner, Place, Process, Reason, State,
     TracedReset, Verdict,
 };
 use schemars::JsonSchema;
 use serde::Serialize;
+
+use super::requests::CapturedRequests;
 
 /// One RST that this machine sent, or also received if the packets tell of it; one object a line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
@@ -49,6 +51,11 @@ pub struct WatchedReset {
     /// Where no sender is told: the process that listens on the port it came from; null if there is none or it is not
     /// certain.
     pub owner: Option<Owner>,
+    /// The container of the sender or of the owner, by its cgroup; null if it is in none, or has ended.
+    pub container: Option<Container>,
+    /// With --http: method and path of the last request on the connection, `POST /orders`, if packets show it; null also
+    /// for an echo.
+    pub request: Option<String>,
     /// The processor it was sent on; null from the packets.
     pub cpu: Option<u32>,
 }
@@ -67,22 +74,31 @@ pub(super) fn cause(evidence: &Evidence, from: SocketAddr) -> (Cause, Known) {
 }
 
 impl WatchedReset {
-    /// Puts together what the kernel tells of a RST that was sent at `time`, and who listens where it came from.
+    /// Puts together what the kernel tells of a RST that was sent at `time`, what was captured of its connection, and
+    /// who listens where it came from.
     pub(super) fn of_kernel(
-        reset: TracedReset,
+        reset: &TracedReset,
         time: SystemTime,
+        captured: &CapturedRequests,
         owner_of: impl FnOnce(SocketAddr) -> Option<Owner>,
     ) -> Self {
-        let evidence = reset.evidence();
+        let mut evidence = reset.evidence();
+        let is_first = reset.place == Place::First;
+        let request = is_first.then(|| captured.of(&reset.event, &mut evidence));
         let sender =
             (evidence.kernel.as_ref()).and_then(|word| word.reset.as_ref()?.sender.clone());
         // While `Owners` looks at a descriptor of a process, it holds the socket (`proc_fd_link`). If the process ends
         // meanwhile, the kernel closes the socket in our thread: then the sender is not known.
         let sender = sender.filter(|it| it.pid != std::process::id());
-        let event = reset.event;
+        let event = &reset.event;
         // If there was no socket, a process that listens now came after the RST.
         let has_owner = sender.is_none() && event.state != Some(State::NoSocket);
-        let cause = (reset.place == Place::First).then(|| cause(&evidence, event.source));
+        let cause = is_first.then(|| cause(&evidence, event.source));
+        let owner = has_owner.then(|| owner_of(event.source)).flatten();
+        let container = match (&sender, &owner) {
+            (Some(sender), _) => Container::of_traced(sender, event.stamp.time),
+            (None, owner) => container_of(owner.as_ref()),
+        };
         Self {
             time: humantime::format_rfc3339_micros(time).to_string(),
             monotonic_ns: nanos(event.stamp.time),
@@ -90,8 +106,8 @@ impl WatchedReset {
             place: reset.place,
             from: event.source,
             to: event.destination,
-            reason: event.reason,
-            state: event.state,
+            reason: event.reason.clone(),
+            state: event.state.clone(),
             flags: None,
             cause: cause.map(|(cause, _)| cause),
             known: known(cause),
@@ -99,8 +115,10 @@ impl WatchedReset {
                 "A segment came for a connection that had already been reset.",
                 |(cause, _)| cause.sentence(),
             ),
-            owner: has_owner.then(|| owner_of(event.source)).flatten(),
+            owner,
             sender,
+            container,
+            request: request.flatten(),
             cpu: Some(event.stamp.cpu),
         }
     }
@@ -108,6 +126,7 @@ impl WatchedReset {
     /// Puts together what a capture shows of a RST, and who listens where it came from.
     pub(super) fn of_packet(
         reset: &CapturedReset,
+        http: bool,
         owner_of: impl FnOnce(SocketAddr) -> Option<Owner>,
     ) -> Self {
         let packet = &reset.packet;
@@ -115,6 +134,7 @@ impl WatchedReset {
         let cause = (reset.place == Place::First).then(|| cause(&reset.evidence(), packet.from));
         // If nobody listened, a process that listens now came after the RST.
         let had_owner = !matches!(cause, Some((Cause::Refused, _)));
+        let owner = had_owner.then(|| owner_of(packet.from)).flatten();
         Self {
             time: humantime::format_rfc3339_micros(time).to_string(),
             monotonic_ns: nanos(packet.at),
@@ -132,9 +152,17 @@ impl WatchedReset {
                 Some((cause, known)) => cause.sentence_of_packets(known),
             },
             sender: None,
-            owner: had_owner.then(|| owner_of(packet.from)).flatten(),
+            container: container_of(owner.as_ref()),
+            owner,
+            request: reset.request.clone().filter(|_| http),
             cpu: None,
         }
+    }
+
+    /// The process that sent it, or that listens where it came from.
+    pub(super) fn process(&self) -> Option<&Process> {
+        let owner = self.owner.as_ref().map(|owner| &owner.process);
+        self.sender.as_ref().or(owner)
     }
 
     /// One line of JSON.
@@ -144,6 +172,10 @@ impl WatchedReset {
         line.push('\n');
         line
     }
+}
+
+fn container_of(owner: Option<&Owner>) -> Option<Container> {
+    Container::of_process(&owner?.process)
 }
 
 fn known(cause: Option<(Cause, Known)>) -> Option<Known> {
@@ -186,7 +218,10 @@ mod tests {
                 process: Process { name: None, pid: 7 },
                 others: 0,
             };
-            let watched = WatchedReset::of_kernel(reset, UNIX_EPOCH, |_| Some(owner));
+            let watched =
+                WatchedReset::of_kernel(&reset, UNIX_EPOCH, &CapturedRequests::default(), |_| {
+                    Some(owner)
+                });
             assert_eq!(watched.sender.is_some(), is_named);
             assert_eq!(watched.owner.is_none(), is_named);
         }
