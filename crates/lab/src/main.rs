@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use anstream::ColorChoice;
 use clap::{Parser, Subcommand};
 use rstlab_cli::{BadSettings, EXIT_USAGE, Log, LogOptions, Settings, init_log};
 use rstlab_lab::judges::{check, matrix};
@@ -31,6 +32,10 @@ struct RstlabCli {
         help_heading = "Log"
     )]
     log_format: String,
+
+    /// Color reports: auto (on a terminal, unless NO_COLOR is set), always or never
+    #[arg(long, default_value = "auto", value_name = "WHEN", global = true)]
+    color: String,
 
     #[command(subcommand)]
     command: LabCommand,
@@ -102,7 +107,14 @@ impl RstlabCli {
             self.log.as_deref().unwrap_or(log),
             &self.log_format,
         );
-        let (config, log) = settings.finish(config.zip(log))?;
+        let choices = [
+            ("auto", ColorChoice::Auto),
+            ("always", ColorChoice::Always),
+            ("never", ColorChoice::Never),
+        ];
+        let color = settings.choice("--color", &self.color, &choices);
+        let (config, (log, color)) = settings.finish(config.zip(log.zip(color)))?;
+        color.write_global();
         *running = Some(init_log(log));
         Ok(config)
     }

@@ -123,7 +123,7 @@ fn a_timeline_on_a_terminal_of_80_columns_is_no_wider() {
     let output = Command::new("script")
         .args([
             "-qec",
-            "stty cols 80; exec \"$PROGRAM\" show .",
+            "stty cols 80; exec \"$PROGRAM\" --color never show .",
             "/dev/null",
         ])
         .env("PROGRAM", program)

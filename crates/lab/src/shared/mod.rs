@@ -1,5 +1,6 @@
 //! Code that more than one room needs: targets and counts, output to terminals and files, the timeline of a record.
 
+pub(crate) mod color;
 pub(crate) mod errno;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;

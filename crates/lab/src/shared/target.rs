@@ -2,8 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::PathBuf;
 
 use super::url::Url;
 
@@ -52,24 +51,6 @@ impl<A: From<SocketAddr>> From<SocketAddr> for Target<A> {
     }
 }
 
-impl Target {
-    /// Looks the URL's host up, unless a unix socket stands in its place.
-    ///
-    /// # Errors
-    /// As [`Url::address`].
-    pub(crate) async fn resolve(
-        url: &Url,
-        unix: Option<&Path>,
-        limit: Duration,
-    ) -> anyhow::Result<Self> {
-        let address = match unix {
-            Some(path) => Address::Unix(path.to_owned()),
-            None => Address::Tcp(url.address(limit).await?),
-        };
-        Ok(Self::new(url, address))
-    }
-}
-
 impl<A> Target<A> {
     /// The server that a URL names, at one of its addresses.
     pub(crate) fn new(url: &Url, address: A) -> Self {
@@ -83,6 +64,8 @@ impl<A> Target<A> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     const LIMIT: Duration = Duration::from_secs(30);
@@ -102,10 +85,6 @@ mod tests {
             let url = Url::parse(url).unwrap();
             let target = Target::new(&url, url.address(LIMIT).await.unwrap());
             assert_eq!(target.address.to_string(), address);
-            assert_eq!((target.host.as_str(), target.path.as_str()), (host, path));
-            let socket = Path::new("/run/server");
-            let target = Target::resolve(&url, Some(socket), LIMIT).await.unwrap();
-            assert_eq!(target.address, Address::Unix(socket.to_owned()));
             assert_eq!((target.host.as_str(), target.path.as_str()), (host, path));
         }
     }

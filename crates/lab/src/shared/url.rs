@@ -31,12 +31,15 @@ impl Url {
     /// # Errors
     /// The name does not resolve, or none of several addresses accepts.
     pub(crate) async fn address(&self, limit: Duration) -> anyhow::Result<SocketAddr> {
+        let (host, port) = self.host_port();
+        address_of(host, port, limit).await
+    }
+
+    /// The host, an IPv6 address without brackets, and the port.
+    pub(crate) fn host_port(&self) -> (&str, u16) {
         let host = self.0.host().unwrap_or_default();
         let bare = host.trim_start_matches('[').trim_end_matches(']');
-        let found = lookup_host((bare, self.0.port_u16().unwrap_or(80))).await;
-        let found = found.with_context(|| format!("cannot resolve {host}"))?;
-        let accepts = first_that_accepts(found.collect(), limit).await;
-        accepts.with_context(|| format!("cannot connect to {host}"))
+        (bare, self.0.port_u16().unwrap_or(80))
     }
 
     /// The value of the field `Host`.
@@ -53,8 +56,27 @@ impl Url {
     }
 }
 
-/// A single address is not tried: the command that connects to it reports what is wrong there.
-async fn first_that_accepts(
+/// Looks a host up: of its addresses the first that accepts a connection within `limit`.
+///
+/// # Errors
+/// The name does not resolve, or none of several addresses accepts.
+pub(crate) async fn address_of(
+    host: &str,
+    port: u16,
+    limit: Duration,
+) -> anyhow::Result<SocketAddr> {
+    let found = lookup_host((host, port)).await;
+    let found = found.with_context(|| format!("cannot resolve {host}"))?;
+    let accepts = first_that_accepts(found.collect(), limit).await;
+    accepts.with_context(|| format!("cannot connect to {host}"))
+}
+
+/// The first of several addresses that accepts a connection within `limit`. A single address is not tried: the command that
+/// connects to it reports what is wrong there.
+///
+/// # Errors
+/// None of them accepts.
+pub(crate) async fn first_that_accepts(
     mut addresses: Vec<SocketAddr>,
     limit: Duration,
 ) -> anyhow::Result<SocketAddr> {

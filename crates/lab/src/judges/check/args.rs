@@ -1,28 +1,20 @@
-//! The command line of `rstlab check`, and what the command does: it runs a check, writes the files, prints the report.
+//! The command line of `rstlab check`.
 
 use std::path::PathBuf;
-use std::process::ExitCode;
+use std::time::Duration;
 
-use anyhow::Context as _;
-use http::{HeaderName, HeaderValue};
-use rstlab_cli::{EXIT_USAGE, Settings, block_on, stop_on_signals};
-use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
+use rstlab_cli::Settings;
 
-use super::cannot_check::CannotCheck;
-use super::plan::{CheckPlan, method};
-use super::report::{CheckReport, FailOn};
-use super::run::run_until;
-use super::scenarios::scenario_names;
-use super::verdict::CheckVerdict;
-use super::{junit, markdown, text, through};
+use super::execute::{CheckConfig, CheckTask, Outputs};
+use super::pace::RequestPace;
+use super::plan::CheckPlan;
+use super::report::FailOn;
+use super::request_args::RequestArgs;
+use super::route::RouteArgs;
+use super::scenarios::{scenario_names, selected};
 use crate::shared::given::given;
-use crate::shared::output::{Output, advance, print, progress_bar};
 use crate::shared::target::{Address, Target};
 use crate::shared::url::Url;
-
-/// Exit code of a check that could not tell whether responses are lost.
-const EXIT_CANNOT_TELL: u8 = 3;
 
 /// The most trials of a scenario with a client.
 const MAX_TRIALS: u64 = 10_000;
@@ -33,14 +25,11 @@ const MAX_BODY: u64 = 1024 * 1024 * 1024;
 /// The most sizes, and the most gaps.
 const MAX_VALUES: usize = 16;
 
-/// Fields that say where a message ends and whether the connection stays: the scenarios set them.
-const SET_BY_SCENARIOS: [&str; 5] = [
-    "connection",
-    "content-length",
-    "expect",
-    "trailer",
-    "transfer-encoding",
-];
+/// The shortest limit of a whole check: trials that run when their time is up have 1.5 s to end.
+const MIN_TIME: Duration = Duration::from_secs(2);
+
+/// The most requests a second that can be asked for.
+const MAX_RATE: f64 = 100_000.0;
 
 /// Says of any HTTP/1.1 server whether its clients lose responses, and why
 ///
@@ -54,27 +43,21 @@ const SET_BY_SCENARIOS: [&str; 5] = [
     after_help = "So that bytes can be lost on one machine, a client has a receive buffer of 4096 bytes (on TCP), \
                   sends everything before it reads, and starts reading 4 ms after the first byte came. Ask for a path \
                   with a large response, over 16 KiB: a small one is never cut on one machine.\n\
-                  Exit codes: 0 nothing was lost (and with --fail-on reset: no reset; with --through: every client \
-                  got the answer), 1 something was, 2 bad settings, no connection, no HTTP server there, no time for \
-                  a trial, or most requests were answered with 401 or 429, 3 nothing was lost, but not every scenario \
-                  can tell. An interrupted check is never 0."
+                  Exit codes: 0 nothing was lost (and with --fail-on reset: no reset; with --baseline: nothing got \
+                  worse; with --through: every client got the answer), 1 something was, 2 bad settings, no connection, \
+                  no HTTP server there, no time for a trial, or most requests were answered with 401 or 429, 3 nothing \
+                  was lost, but not every scenario can tell (without --baseline). An interrupted check is never 0."
 )]
 pub struct CheckArgs {
     /// An http:// URL, such as http://127.0.0.1:8000/path?query
-    #[arg(required_unless_present = "through")]
+    #[arg(required_unless_present_any = ["through", "list"])]
     url: Option<String>,
 
-    /// Method of the requests; get-with-body uses GET.
-    #[arg(long, default_value = "POST")]
-    method: String,
+    #[command(flatten)]
+    request: RequestArgs,
 
-    /// A field added to each request, 'Name: value'; can be given again.
-    #[arg(long, value_name = "FIELD")]
-    header: Vec<String>,
-
-    /// Connect to a unix socket; the URL still says host and path.
-    #[arg(long, value_name = "PATH")]
-    unix: Option<PathBuf>,
+    #[command(flatten)]
+    route: RouteArgs,
 
     /// Sizes of the requests' bodies; body-large, early-answer and others have their own
     /// [default: 22,60000; with --through 22,100000,1000000,5000000]
@@ -98,6 +81,14 @@ pub struct CheckArgs {
     #[arg(long, value_name = "NAME", num_args = 1.., verbatim_doc_comment)]
     scenario: Vec<String>,
 
+    /// Run all scenarios but these (the URL stands before this option).
+    #[arg(long, value_name = "NAME", num_args = 1.., conflicts_with = "scenario")]
+    skip: Vec<String>,
+
+    /// Print the scenarios, what each sends, and the rule that it tests.
+    #[arg(long)]
+    list: bool,
+
     /// What makes the exit code 1: truncated (a response or its end was lost) or reset (the same, or any reset).
     #[arg(long, default_value = "truncated", value_name = "WHAT")]
     fail_on: String,
@@ -114,11 +105,18 @@ pub struct CheckArgs {
     /// How long to wait, in the middle of a check, for a server that refuses connections: it may be restarted.
     #[arg(long, default_value = "2s", value_name = "TIME")]
     retry: String,
+    /// Limit of the whole check; what was not tried by then is named [default: 20 s, and 17 s for each further 50 trials]
+    #[arg(long, value_name = "TIME", conflicts_with = "through")]
+    max_time: Option<String>,
+
+    /// The most requests a second, for a live server; the check takes as long as all its requests need then.
+    #[arg(long, value_name = "N", conflicts_with = "through")]
+    rate: Option<String>,
 
     /// Check a proxy in place of a server. rstlab is the upstream behind the proxy: it answers 401 as soon as it has a
     /// request's head, and closes. Counts how many clients get that answer while they upload.
     #[arg(long, value_name = "URL", requires = "upstream_listen")]
-    #[arg(conflicts_with_all = ["url", "gaps", "scenario", "fail_on", "junit", "expect_status", "retry"])]
+    #[arg(conflicts_with_all = ["url", "gaps", "scenario", "skip", "fail_on", "junit", "expect_status", "retry"])]
     through: Option<String>,
 
     /// Where rstlab listens as the upstream of the proxy, such as 127.0.0.1:9000.
@@ -134,57 +132,12 @@ pub struct CheckArgs {
     outputs: Outputs,
 }
 
-/// Where the report goes.
-#[derive(Debug, Clone, clap::Args)]
-struct Outputs {
-    /// Write the report as JSON (crates/lab/schema/check.json describes it; with --through crates/lab/schema/through.json).
-    /// Here and below, - means standard output.
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
-
-    /// Write the verdicts as JUnit XML, for CI systems: a scenario is a test.
-    #[arg(long, value_name = "FILE")]
-    junit: Option<PathBuf>,
-
-    /// Write the report as Markdown, for a pull request.
-    #[arg(long, value_name = "FILE")]
-    markdown: Option<PathBuf>,
-
-    /// Print nothing but errors.
-    #[arg(long)]
-    quiet: bool,
-}
-
-/// What the command does.
-#[derive(Debug, Clone)]
-pub struct CheckConfig {
-    url: Url,
-    unix: Option<PathBuf>,
-    /// The plan, whose target is not yet looked up.
-    plan: CheckPlan,
-    /// Where the upstream of a proxy under test listens.
-    upstream: Option<String>,
-    fail_on: FailOn,
-    outputs: Outputs,
-}
-
-impl CheckConfig {
-    /// The plan with its target.
-    ///
-    /// # Errors
-    /// The URL's host does not resolve, or none of its addresses accepts a connection.
-    async fn plan(&self) -> anyhow::Result<CheckPlan> {
-        let target = Target::resolve(&self.url, self.unix.as_deref(), self.plan.timeout);
-        Ok(CheckPlan {
-            target: target.await?,
-            ..self.plan.clone()
-        })
-    }
-}
-
 impl CheckArgs {
     /// The settings, or `None` if one of them is bad.
     pub fn config(&self, settings: &mut Settings) -> Option<CheckConfig> {
+        if self.list {
+            return Some(CheckConfig::List);
+        }
         let allowed = "an http:// URL with a host and without a user name; TLS is not spoken, so check the plain \
                        http port behind what ends it";
         let (name, url) = match &self.through {
@@ -203,15 +156,6 @@ impl CheckArgs {
             Some(_) => CheckPlan::through(nowhere),
             None => CheckPlan::new(nowhere),
         };
-        let method = settings.read("--method", &self.method, "POST, PUT, GET, ...", method);
-        let headers = all(self
-            .header
-            .iter()
-            .map(|text| {
-                let allowed = "'Name: value', but none that the scenarios set (Connection, Content-Length, Expect, \
-                               Trailer, Transfer-Encoding)";
-                settings.read("--header", text, allowed, field)
-            }));
         let sizes = self.body_sizes.as_deref().map(|text| {
             list(settings, "--body-sizes", text, |settings, text| {
                 let bytes = settings.bytes("--body-sizes", text)?.to_string();
@@ -234,8 +178,14 @@ impl CheckArgs {
             })
         });
         let names: Vec<_> = scenario_names().map(|name| (name, name)).collect();
-        let chosen = self.scenario.iter();
-        let chosen = all(chosen.map(|text| settings.choice("--scenario", text, &names)));
+        let mut scenarios = |flag: &str, given: &[String]| {
+            let chosen = given.iter();
+            all(chosen.map(|text| settings.choice(flag, text, &names).map(str::to_owned)))
+        };
+        let (chosen, skipped) = (
+            scenarios("--scenario", &self.scenario),
+            scenarios("--skip", &self.skip),
+        );
         let choices = [("truncated", FailOn::Truncated), ("reset", FailOn::Reset)];
         let fail_on = settings.choice("--fail-on", &self.fail_on, &choices);
         let timeout = settings.time_limit("--timeout", &self.timeout);
@@ -249,37 +199,54 @@ impl CheckArgs {
             })
         });
         let retry = settings.time("--retry", &self.retry);
-
-        Some(CheckConfig {
+        let max_time = self.max_time.as_deref().map(|text| {
+            let time = settings.time_limit("--max-time", text)?;
+            settings.read("--max-time", text, "at least 2s", |_| {
+                (time >= MIN_TIME).then_some(time)
+            })
+        });
+        let rate = self.rate.as_deref().map(|text| {
+            let allowed = format!("a number of requests a second, up to {MAX_RATE}");
+            settings.read("--rate", text, &allowed, rate)
+        });
+        let request = self.request.apply(settings, usual.clone());
+        let route = self.route.route(settings);
+        let request = request?;
+        let plan = CheckPlan {
+            body_sizes: sizes.unwrap_or_else(|| Some(request.body_sizes.clone()))?,
+            gaps: gaps.unwrap_or(Some(usual.gaps))?,
+            trials: trials.unwrap_or(Some(usual.trials))?,
+            scenarios: chosen?,
+            skip: skipped?,
+            timeout: timeout?,
+            max_time: given(max_time)?,
+            pace: given(rate)?.map_or_else(RequestPace::default, RequestPace::a_second),
+            expected_statuses: given(statuses)?.unwrap_or_default(),
+            retry: retry?,
+            ..request
+        };
+        let (flag, text) = match self.skip.is_empty() {
+            true => ("--scenario", &self.scenario),
+            false => ("--skip", &self.skip),
+        };
+        let allowed = "at least one scenario has to be left (and HTTP/1.0 has no chunks, kept connections or Expect)";
+        let is_one = !selected(&plan).is_empty();
+        settings.read(flag, &text.join(" "), allowed, |_| is_one.then_some(()))?;
+        Some(CheckConfig::Check(Box::new(CheckTask {
             url: url?,
-            unix: self.unix.clone(),
-            plan: CheckPlan {
-                method: method?,
-                headers: headers?,
-                body_sizes: sizes.unwrap_or(Some(usual.body_sizes))?,
-                gaps: gaps.unwrap_or(Some(usual.gaps))?,
-                trials: trials.unwrap_or(Some(usual.trials))?,
-                scenarios: chosen?.into_iter().map(str::to_owned).collect(),
-                timeout: timeout?,
-                expected_statuses: statuses.unwrap_or(Some(usual.expected_statuses))?,
-                retry: retry?,
-                target: usual.target,
-            },
+            route: route?,
+            plan,
             upstream: given(upstream)?,
             fail_on: fail_on?,
             outputs: self.outputs.clone(),
-        })
+        })))
     }
 }
 
-/// A field's name and value.
-fn field(text: &str) -> Option<(String, String)> {
-    let (name, value) = text.split_once(':')?;
-    let name = HeaderName::from_bytes(name.trim().as_bytes()).ok()?;
-    let value = HeaderValue::from_str(value.trim()).ok()?;
-    let is_set = SET_BY_SCENARIOS.contains(&name.as_str());
-    let value = value.to_str().ok()?.to_owned();
-    (!is_set).then(|| (name.to_string(), value))
+/// A pace, in requests a second.
+fn rate(text: &str) -> Option<f64> {
+    let rate: f64 = text.parse().ok()?;
+    (rate > 0.0 && rate <= MAX_RATE).then_some(rate)
 }
 
 /// The values between commas.
@@ -303,99 +270,6 @@ fn all<T>(values: impl Iterator<Item = Option<T>>) -> Option<Vec<T>> {
     values.into_iter().collect()
 }
 
-/// Checks the server or the proxy, writes the files, prints the report.
-///
-/// # Errors
-/// A file can't be written, or standard output is closed.
-pub fn execute(config: &CheckConfig) -> anyhow::Result<ExitCode> {
-    // Opening a pipe waits for its reader; until then a signal ends the program.
-    let files = config.outputs.open();
-    let checked = files.and_then(|files| block_on(check(config, files)));
-    match checked {
-        Ok(code) => Ok(code),
-        // Nothing was checked, so the exit code must not say that something was lost.
-        Err(error) => {
-            eprintln!("rstlab: {error:#}");
-            Ok(match error.downcast_ref() {
-                Some(CannotCheck::Interrupted) => ExitCode::FAILURE,
-                _ => ExitCode::from(EXIT_USAGE),
-            })
-        }
-    }
-}
-
-/// What comes of `work`, or the error that it was interrupted.
-async fn unless_stopped<T>(
-    stop: &CancellationToken,
-    work: impl Future<Output = anyhow::Result<T>>,
-) -> anyhow::Result<T> {
-    tokio::select! {
-        done = work => done,
-        () = stop.cancelled() => Err(CannotCheck::Interrupted.into()),
-    }
-}
-
-/// Files for JSON, JUnit XML and Markdown.
-type Files = [Output; 3];
-
-impl Outputs {
-    fn open(&self) -> anyhow::Result<Files> {
-        let open = |path: &Option<PathBuf>| Output::create(path.as_deref());
-        Ok([open(&self.json)?, open(&self.junit)?, open(&self.markdown)?])
-    }
-}
-
-async fn check(config: &CheckConfig, [json, junit, markdown]: Files) -> anyhow::Result<ExitCode> {
-    let stop = stop_on_signals().context("cannot listen for signals")?;
-    let plan = unless_stopped(&stop, config.plan()).await?;
-    let url = config.url.to_string();
-    let unit = config.upstream.as_ref().map_or("trials", |_| "clients");
-    let template = format!("{{bar:40}} {{pos}}/{{len}} {unit}, {{elapsed}}");
-    let bar = progress_bar(config.outputs.quiet, &template);
-    let progress = |done, all| advance(&bar, done, all);
-    let (text, code) = match &config.upstream {
-        Some(upstream) => {
-            let listener = TcpListener::bind(upstream).await;
-            let listener = listener.with_context(|| format!("cannot listen on {upstream}"))?;
-            let running = async { Ok(through::run(&plan, listener, progress).await?) };
-            let report = unless_stopped(&stop, running).await?;
-            json.write_json(&report)?;
-            markdown.write(|| Ok(through::markdown(&url, &report)))?;
-            let code = match report.all_answered() {
-                true => ExitCode::SUCCESS,
-                false => ExitCode::FAILURE,
-            };
-            (through::text(&url, &report), code)
-        }
-        None => {
-            let report = run_until(&plan, &stop, progress).await?;
-            json.write_json(&report)?;
-            junit.write(|| junit::junit(&url, &report, config.fail_on))?;
-            markdown.write(|| Ok(markdown::markdown(&url, &report)))?;
-            (
-                text::text(&url, &report),
-                exit_code(&report, config.fail_on),
-            )
-        }
-    };
-    bar.finish_and_clear();
-    if !config.outputs.quiet {
-        print([text])?;
-    }
-    Ok(code)
-}
-
-/// A check that could not tell does not pass.
-fn exit_code(report: &CheckReport, fail_on: FailOn) -> ExitCode {
-    let has_failed = report.scenarios.iter().any(|one| fail_on.fails(one));
-    let is_open = report.interrupted || report.verdict == CheckVerdict::CannotTell;
-    match (has_failed, is_open) {
-        (true, _) => ExitCode::FAILURE,
-        (false, true) => ExitCode::from(EXIT_CANNOT_TELL),
-        (false, false) => ExitCode::SUCCESS,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use clap::Parser;
@@ -412,7 +286,10 @@ mod tests {
         let cli = Cli::try_parse_from([&["check"], flags].concat()).unwrap();
         let mut settings = Settings::default();
         let config = cli.args.config(&mut settings);
-        settings.finish(config).unwrap().plan
+        match settings.finish(config).unwrap() {
+            CheckConfig::Check(task) => task.plan,
+            CheckConfig::List => panic!("the list was not asked for"),
+        }
     }
 
     /// A plan's values, as the help writes them.

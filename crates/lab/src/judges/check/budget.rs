@@ -23,11 +23,14 @@ pub(super) struct Budget {
 }
 
 impl Budget {
-    /// The budget of a check that begins now.
-    pub(super) fn of(plan: &CheckPlan) -> Self {
+    /// The budget of a check with so many requests that begins now.
+    pub(super) fn of(plan: &CheckPlan, requests: u64) -> Self {
         let fifties = u32::try_from(plan.trials.div_ceil(50)).unwrap_or(u32::MAX);
         let time = TIME.max(plan.timeout.saturating_mul(TIMEOUTS));
-        Self::new(time.saturating_mul(fifties.max(1)))
+        let time = time.saturating_mul(fifties.max(1));
+        let time = time.saturating_add(plan.pace.time(requests));
+        let most = plan.max_time.map(|all| all.saturating_sub(REST));
+        Self::new(most.map_or(time, |most| most.min(time)))
     }
 
     pub(super) fn new(time: Duration) -> Self {

@@ -73,7 +73,7 @@ pub enum CannotCheck {
     /// The time of the check was up before a trial had ended.
     #[error(
         "no trial with {address} ended within {limit:?}, the time of a check with these settings; a plain request takes \
-         {first_byte:?} to be answered. More --trials or a greater --timeout give the check more time; it needs less \
+         {first_byte:?} to be answered. More --trials, a greater --timeout or --max-time give the check more time; it needs less \
          with --scenario or shorter --gaps"
     )]
     NoTrial {
@@ -143,7 +143,7 @@ const OWN_LIMITS: [(Errno, &str); 5] = [
 fn instead(status: u16) -> &'static str {
     match status {
         401 => {
-            "Give credentials with --header 'Authorization: ...'; if this is the answer to be checked, say \
+            "Give credentials with --user NAME:PASSWORD or --header 'Authorization: ...'; if this is the answer to be checked, say \
              --expect-status 401"
         }
         _ => {

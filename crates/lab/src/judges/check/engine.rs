@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::budget::Budget;
@@ -64,7 +64,12 @@ pub(super) async fn run(
         if job.timeouts.load(Ordering::Relaxed) >= MAX_TIMEOUTS {
             continue;
         }
-        if Instant::now() >= budget.last_begin() {
+        let requests = job.cases[turn.1].script.responses;
+        let paced = tokio::select! {
+            paced = timeout_at(budget.last_begin(), plan.pace.wait(requests)) => paced.is_ok(),
+            () = stop.cancelled() => false,
+        };
+        if !paced || Instant::now() >= budget.last_begin() {
             break;
         }
         tokio::select! {

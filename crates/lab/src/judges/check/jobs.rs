@@ -48,7 +48,7 @@ pub(super) fn jobs(
 ) -> Vec<Arc<Job>> {
     let mut jobs = Vec::new();
     for (scenario, one) in scenarios.iter().enumerate() {
-        for connection in one.connections.iter().copied() {
+        for connection in connections(plan, one).iter().copied() {
             let conditions = Conditions {
                 plan,
                 connection,
@@ -74,6 +74,14 @@ pub(super) fn jobs(
         }
     }
     jobs
+}
+
+/// A request of HTTP/1.0 asks for the end of the connection, whatever its scenario says.
+fn connections(plan: &CheckPlan, one: &Scenario) -> &'static [ConnectionUse] {
+    match plan.http_1_0 {
+        true => &[ConnectionUse::Close],
+        false => one.connections,
+    }
 }
 
 /// Each case of each job in turn, again and again: `trials` of a job, and at least one of each case. Every case comes once
@@ -105,6 +113,15 @@ pub(super) fn turns(jobs: &[Arc<Job>], trials: u64, one_at_a_time: bool) -> Vec<
         }
     }
     turns
+}
+
+/// How many requests the trials of the plan are at most.
+pub(super) fn requests(plan: &CheckPlan, scenarios: &[Scenario]) -> u64 {
+    let jobs = jobs(plan, scenarios, None, false);
+    let turns = turns(&jobs, plan.trials, false).into_iter();
+    turns
+        .map(|(job, case)| jobs[job].cases[case].script.responses as u64)
+        .sum()
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use super::verdict::CheckVerdict;
 pub(super) fn junit(url: &str, report: &CheckReport, fail_on: FailOn) -> anyhow::Result<String> {
     let mut suite = TestSuite::new(url);
     for scenario in &report.scenarios {
-        let mut status = if fail_on.fails(scenario) {
+        let mut status = if report.fails(scenario, fail_on) {
             let mut status = TestCaseStatus::non_success(NonSuccessKind::Failure);
             status.set_type(scenario.rule);
             status

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use http::Method;
 
+use super::pace::RequestPace;
 use crate::shared::target::Target;
 
 /// What to check, and how.
@@ -15,6 +16,12 @@ pub struct CheckPlan {
     pub method: String,
     /// Fields added to each request.
     pub headers: Vec<(String, String)>,
+    /// What the requests' bodies begin with; empty if their content does not matter.
+    pub body: Vec<u8>,
+    /// The requests are HTTP/1.0, and the scenarios that need HTTP/1.1 are left out.
+    pub http_1_0: bool,
+    /// Path of uploads that the server answers before it has read them; `None` is a path that does not exist.
+    pub early_path: Option<String>,
     /// Lengths of the requests' bodies, in bytes; some scenarios have their own.
     pub body_sizes: Vec<u64>,
     /// Pauses between head and body.
@@ -23,12 +30,18 @@ pub struct CheckPlan {
     pub trials: u64,
     /// Names of the scenarios to run; an empty list means all of them.
     pub scenarios: Vec<String>,
+    /// Names of the scenarios to leave out.
+    pub skip: Vec<String>,
     /// Limit of each trial.
     pub timeout: Duration,
     /// Statuses expected of the path; an empty list means that of the answer to the request without a body.
     pub expected_statuses: Vec<u16>,
     /// How long to wait for a server that refuses connections once it was there: it may be restarted.
     pub retry: Duration,
+    /// Limit of the whole check; `None` gives it time for the trials.
+    pub max_time: Option<Duration>,
+    /// How fast requests follow each other.
+    pub pace: RequestPace,
 }
 
 impl CheckPlan {
@@ -38,13 +51,19 @@ impl CheckPlan {
             target,
             method: "POST".to_owned(),
             headers: Vec::new(),
+            body: Vec::new(),
+            http_1_0: false,
+            early_path: None,
             body_sizes: vec![22, 60_000],
             gaps: [500, 2_000, 20_000].map(Duration::from_micros).into(),
             trials: 50,
             scenarios: Vec::new(),
+            skip: Vec::new(),
             timeout: Duration::from_secs(5),
             expected_statuses: Vec::new(),
             retry: Duration::from_secs(2),
+            max_time: None,
+            pace: RequestPace::default(),
         }
     }
 
@@ -55,6 +74,11 @@ impl CheckPlan {
             trials: 100,
             ..Self::new(target)
         }
+    }
+
+    /// The length of a body for which `bytes` are enough: the given content is never cut.
+    pub(super) fn at_least(&self, bytes: u64) -> u64 {
+        bytes.max(self.body.len() as u64)
     }
 }
 

@@ -12,20 +12,21 @@ use super::client_socket::ClientSocket;
 use super::outages::RETRY_EVERY;
 use super::plan::CheckPlan;
 use super::response::TLS;
-use super::scenarios::NO_SUCH_PATH;
+use super::scenarios::early;
 use super::script::{RequestHead, Script, Step};
 use super::trial::{Trial, TrialOutcome, is_turned_away};
 use crate::shared::other_protocol::TLS_HELLO;
 
-/// The answer to the request without a body.
+/// The answer to the plain request, which has no body but the one given with `--data`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Plain {
     /// Its status.
     pub status: u16,
     /// Statuses expected of the path: this one, or those that were asked for.
     pub expected_statuses: Vec<u16>,
-    /// Status of the answer on the path that does not exist; null if there was none in time.
-    pub no_such_path_status: Option<u16>,
+    /// Status of the answer on the path of uploads that are answered early (`--path-404`, or a path that does not exist);
+    /// null if there was none in time.
+    pub early_path_status: Option<u16>,
     /// The response came to its end.
     pub whole: bool,
     /// Length of the response's body; null if the response came cut or its length changes.
@@ -33,6 +34,10 @@ pub struct Plain {
     /// Microseconds from connecting to the first byte of the response; the faster of two requests, for the first one may
     /// meet a server that has not warmed up.
     pub first_byte_us: u64,
+    /// `Content-Encoding`: how the body is compressed.
+    pub content_encoding: Option<String>,
+    /// `Location`: where a redirect leads.
+    pub location: Option<String>,
     /// A silent connection kept the server from answering on another one.
     pub one_at_a_time: bool,
     /// The first bytes of its body.
@@ -51,14 +56,22 @@ impl Plain {
         Self {
             status: 200,
             expected_statuses: vec![200],
-            no_such_path_status: Some(404),
+            early_path_status: Some(404),
             whole: true,
             body_bytes: None,
+            content_encoding: None,
+            location: None,
             first_byte_us: first_byte.as_micros() as u64,
             one_at_a_time,
             beginning: Box::default(),
         }
     }
+}
+
+/// Fields of a plain answer.
+struct PlainFields {
+    content_encoding: Option<String>,
+    location: Option<String>,
 }
 
 /// A server that takes longer is slow: the second request is then sent while the first one waits.
@@ -82,6 +95,7 @@ pub(super) async fn plain(plan: &CheckPlan) -> Result<Plain, CannotCheck> {
         // The second request may have to wait until the first one was answered.
         Err(_) => tokio::try_join!(first, ask(plan, &script, limit.saturating_mul(2)))?,
     };
+    let ((first, fields), (second, _)) = (first, second);
     if first.status == Some(400) {
         speaks_no_tls(plan).await?;
     }
@@ -109,21 +123,26 @@ pub(super) async fn plain(plan: &CheckPlan) -> Result<Plain, CannotCheck> {
     Ok(Plain {
         status,
         expected_statuses,
-        no_such_path_status: no_such_path_status(plan, took.min(second_took)).await,
+        early_path_status: early_path_status(plan, took.min(second_took)).await,
         whole: first.outcome.is_whole(),
         body_bytes: length.filter(|_| length == second_length),
+        content_encoding: fields.content_encoding,
+        location: fields.location,
         first_byte_us: u64::try_from(took.min(second_took).as_micros()).unwrap_or(u64::MAX),
         one_at_a_time,
         beginning: first.beginning,
     })
 }
 
-/// The answer on the path that does not exist: a gateway may have its own error for such a path.
-async fn no_such_path_status(plan: &CheckPlan, took: Duration) -> Option<u16> {
-    let head = RequestHead::new(plan).path(NO_SUCH_PATH).length(0);
+/// The answer on the path of uploads that are answered early, mostly one that does not exist: a gateway may have its own
+/// error for such a path.
+async fn early_path_status(plan: &CheckPlan, took: Duration) -> Option<u16> {
+    let (path, _) = early(plan);
+    let head = RequestHead::new(plan).path(path).length(0);
     let script = Script::new(plan, vec![head.send()]);
     let limit = (took * 4 + SLOW).min(plan.timeout);
-    ask(plan, &script, limit).await.ok()?.status
+    let (trial, _) = ask(plan, &script, limit).await.ok()?;
+    trial.status
 }
 
 /// Whether the second of two requests, sent while the first one waited for its answer, had to wait for that answer too.
@@ -166,18 +185,27 @@ async fn speaks_no_tls(plan: &CheckPlan) -> Result<(), CannotCheck> {
 }
 
 fn script(plan: &CheckPlan) -> Script {
-    Script::new(plan, vec![RequestHead::new(plan).length(0).send()])
+    Script::new(plan, vec![RequestHead::new(plan).send_plain()])
 }
 
 /// Plays the script as a usual client.
 ///
 /// # Errors
 /// No status came, or the response is none that can be compared with.
-async fn ask(plan: &CheckPlan, script: &Script, limit: Duration) -> Result<Trial, CannotCheck> {
+async fn ask(
+    plan: &CheckPlan,
+    script: &Script,
+    limit: Duration,
+) -> Result<(Trial, PlainFields), CannotCheck> {
     let address = plan.target.address.clone();
+    plan.pace.wait(1).await;
     let client = Client::connect(&address, script, Manner::ordinary(limit)).await;
     let mut client = client.map_err(|source| unconnected(&address, source, None))?;
     client.play().await;
+    let fields = PlainFields {
+        content_encoding: client.field("content-encoding"),
+        location: client.field("location"),
+    };
     let trial = client.trial(None);
     let how = match (trial.status, trial.outcome) {
         (_, TrialOutcome::BadResponse) if trial.body_bytes < MAX_BYTES / 2 => {
@@ -187,7 +215,7 @@ async fn ask(plan: &CheckPlan, script: &Script, limit: Duration) -> Result<Trial
         (Some(_), TrialOutcome::Timeout | TrialOutcome::BadResponse) => {
             return Err(CannotCheck::Endless { address, limit });
         }
-        (Some(_), _) => return Ok(trial),
+        (Some(_), _) => return Ok((trial, fields)),
         (None, TrialOutcome::NoResponseEof) => "closes the connection",
         (None, TrialOutcome::NoResponseReset) => "resets the connection",
         (None, _) => return Err(CannotCheck::Silent { address, limit }),
@@ -204,6 +232,7 @@ async fn is_one_at_a_time(plan: &CheckPlan, script: &Script, took: Duration) -> 
         steps: Vec::new(),
         ..script.clone()
     };
+    plan.pace.wait(2).await;
     let (address, manner) = (&plan.target.address, Manner::ordinary(plan.timeout));
     let Ok(_held) = Client::connect(address, &silent, manner).await else {
         return true;

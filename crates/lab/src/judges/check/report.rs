@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::comparison::Comparison;
 use super::counts::Counts;
 use super::drain::Drain;
 use super::outages::Outages;
@@ -13,17 +14,22 @@ use super::trial::{ConnectionUse, FailedCall, Model, SocketCall, Trial, TrialOut
 use super::verdict::{CheckVerdict, interval};
 use crate::shared::tally::tally;
 
+/// The version of rstlab in reports: only reports of the same version are compared.
+pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
+
 /// Whether a server's clients lose responses, seen from outside.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[schemars(title = "rstlab check --json")]
 pub struct CheckReport {
+    /// The version of rstlab.
+    pub version: &'static str,
     /// Where the server listens: address:port, or the path of a unix socket.
     pub address: String,
     /// Method and path of the requests.
     pub request: String,
     /// The settings that make a loss visible from outside.
     pub settings: CheckSettings,
-    /// The answer to the request without a body.
+    /// The answer to the plain request.
     pub plain: Plain,
     /// How far the server reads on after an answer.
     pub drain: Drain,
@@ -35,6 +41,8 @@ pub struct CheckReport {
     pub outages: Outages,
     /// The check was interrupted before all trials were made.
     pub interrupted: bool,
+    /// What changed since the check that `--baseline` names; null without it.
+    pub baseline: Option<Comparison>,
     /// Why there are no reasons of the kernel; null if the kernel was asked (as root, on this machine).
     pub no_kernel: Option<String>,
     /// How long the check took.
@@ -55,6 +63,8 @@ pub struct CheckSettings {
     pub timeout_ms: u64,
     /// Connections at once.
     pub at_once: u64,
+    /// Length of the body given with `--data`; 0 without it.
+    pub data_bytes: u64,
 }
 
 /// A scenario's verdict and the trials behind it.
@@ -78,7 +88,7 @@ pub struct ScenarioReport {
 /// A scenario's trials with one client that uses its connections in one way.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct ClientReport {
-    /// What the client does when sending fails.
+    /// How the client reads, and what it does when sending fails.
     pub client: Model,
     /// What its requests say about the connection.
     pub connection: ConnectionUse,
@@ -157,6 +167,11 @@ impl FailOn {
     /// Whether a scenario fails.
     pub(super) fn fails(self, scenario: &ScenarioReport) -> bool {
         scenario.verdict == CheckVerdict::Loses || (self == Self::Reset && scenario.resets() > 0)
+    }
+
+    /// Whether a trial that ended so is a failure.
+    pub(super) const fn is_failure(self, outcome: TrialOutcome) -> bool {
+        outcome.is_lost() || (matches!(self, Self::Reset) && outcome.is_reset())
     }
 }
 
@@ -255,6 +270,14 @@ impl CaseReport {
 }
 
 impl CheckReport {
+    /// Whether a scenario fails: with a baseline, only one that got worse fails.
+    pub(super) fn fails(&self, scenario: &ScenarioReport, fail_on: FailOn) -> bool {
+        match &self.baseline {
+            Some(comparison) => comparison.is_worse_in(scenario.name),
+            None => fail_on.fails(scenario),
+        }
+    }
+
     /// Trials of all scenarios and clients together.
     pub fn counts(&self) -> Counts {
         let mut all = Counts::default();

@@ -16,6 +16,8 @@ pub(super) struct Responses {
     current: Option<Response>,
     whole: Vec<Response>,
     beginning: Vec<u8>,
+    /// The bytes up to the end of the first response's head; an interim response's head is before it.
+    head: Vec<u8>,
 }
 
 /// What is known of a response.
@@ -57,7 +59,16 @@ impl Responses {
             current: None,
             whole: Vec::new(),
             beginning: Vec::new(),
+            head: Vec::new(),
         }
+    }
+
+    /// The value of a field of the first response's head, the name in any case; of several fields the last one's.
+    pub(super) fn field(&self, name: &str) -> Option<String> {
+        let head = String::from_utf8_lossy(&self.head);
+        let fields = head.lines().filter_map(|line| line.split_once(':'));
+        let mut values = fields.filter(|(field, _)| field.eq_ignore_ascii_case(name));
+        values.next_back().map(|(_, value)| value.trim().to_owned())
     }
 
     /// The first bytes of the bodies.
@@ -100,6 +111,9 @@ impl Responses {
             let (used, rest) = bytes.split_at(step.bytes);
             bytes = rest;
             self.read_bytes += used.len() as u64;
+            if self.whole.is_empty() && self.current.is_none() {
+                self.head.extend_from_slice(used);
+            }
             match step.part {
                 MessagePart::Framing => {}
                 MessagePart::Head(head) => self.current = Some(Response::new(&head)),
@@ -177,6 +191,17 @@ mod tests {
 
         let (whole, _) = read(b"HTTP/1.0 200 OK\r\n\r\n12345", 1).unwrap();
         assert_eq!((whole[0].body_bytes, whole[0].until_end), (5, true));
+    }
+
+    #[test]
+    fn a_field_of_the_first_response_is_found_in_any_case() {
+        let mut responses = Responses::new(false);
+        let bytes = b"HTTP/1.1 100 Continue\r\nA: 0\r\n\r\nHTTP/1.1 302 Found\r\nLOCATION:  /a:b \r\nContent-Length: 4\r\n\r\nB: 2";
+        for byte in bytes {
+            responses.feed(&[*byte], 1).unwrap();
+        }
+        assert_eq!(responses.field("Location").as_deref(), Some("/a:b"));
+        assert_eq!(responses.field("B"), None);
     }
 
     #[test]

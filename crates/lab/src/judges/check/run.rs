@@ -11,10 +11,13 @@ use super::drain::{Drain, search_bytes, search_time};
 use super::engine::TrialOrder;
 use super::plan::CheckPlan;
 use super::probe::Plain;
-use super::report::{CheckReport, CheckSettings};
-use super::scenarios::SCENARIOS;
+use super::report::{CheckReport, CheckSettings, VERSION};
+use super::scenarios::selected;
 use super::verdict::CheckVerdict;
-use super::{client, engine, probe, reasons, runner};
+use super::{client, engine, jobs, probe, reasons, runner};
+
+/// Requests before the trials and beside them, as many as the searches mostly make.
+const SEARCH_REQUESTS: u64 = 50;
 
 /// Checks a server; `progress` is called with the number of trials done and of all trials.
 ///
@@ -36,7 +39,8 @@ pub async fn run_until(
     stop: &CancellationToken,
     progress: impl Fn(u64, u64),
 ) -> Result<CheckReport, CannotCheck> {
-    run_within(plan, Budget::of(plan), stop, progress).await
+    let requests = jobs::requests(plan, &selected(plan)) + SEARCH_REQUESTS;
+    run_within(plan, Budget::of(plan, requests), stop, progress).await
 }
 
 async fn run_within(
@@ -65,10 +69,7 @@ async fn run_after_plain(
     progress: impl Fn(u64, u64),
 ) -> Result<CheckReport, CannotCheck> {
     let (shared, plain) = (Arc::new(plan.clone()), Arc::new(plain));
-    let is_chosen =
-        |name| plan.scenarios.is_empty() || plan.scenarios.iter().any(|one| one == name);
-    let chosen = SCENARIOS.into_iter().filter(|one| is_chosen(one.name));
-    let chosen: Vec<_> = chosen.collect();
+    let chosen = selected(plan);
     let bytes = tokio::select! {
         bytes = search_bytes(plan, &plain, budget.search_end()) => bytes,
         () = stop.cancelled() => return Err(CannotCheck::Interrupted),
@@ -116,6 +117,7 @@ async fn run_after_plain(
         probe::still_there(plan, made).await?;
     }
     Ok(CheckReport {
+        version: VERSION,
         address: plan.target.address.to_string(),
         request: format!("{} {}", plan.method, plan.target.path),
         settings: CheckSettings {
@@ -124,6 +126,7 @@ async fn run_after_plain(
             read_delay_ms: client::READ_DELAY.as_millis() as u64,
             timeout_ms: u64::try_from(plan.timeout.as_millis()).unwrap_or(u64::MAX),
             at_once: runner::at_once(&plain) as u64,
+            data_bytes: plan.body.len() as u64,
         },
         plain: Arc::unwrap_or_clone(plain),
         drain,
@@ -131,6 +134,7 @@ async fn run_after_plain(
         scenarios,
         outages,
         interrupted: stop.is_cancelled(),
+        baseline: None,
         no_kernel,
         seconds: budget.spent().as_secs_f64(),
     })

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::plan::CheckPlan;
-use super::script::{RequestHead, Script, Step};
+use super::script::{RequestHead, Script, Step, content};
 use super::trial::ConnectionUse;
 use rstlab_cli::grouped;
 use strum::VariantArray as _;
@@ -61,11 +61,25 @@ pub fn scenario_names() -> impl Iterator<Item = &'static str> {
     SCENARIOS.iter().map(|scenario| scenario.name)
 }
 
+/// The scenarios that a plan asks for.
+pub(super) fn selected(plan: &CheckPlan) -> Vec<Scenario> {
+    let is_in = |names: &[String], name: &str| names.iter().any(|one| one == name);
+    let is_wanted = |one: &Scenario| {
+        (plan.scenarios.is_empty() || is_in(&plan.scenarios, one.name))
+            && !is_in(&plan.skip, one.name)
+            && !(plan.http_1_0 && NEED_HTTP_1_1.contains(&one.name))
+    };
+    SCENARIOS.into_iter().filter(is_wanted).collect()
+}
+
+/// Chunks, kept connections and `Expect` are of HTTP/1.1.
+const NEED_HTTP_1_1: [&str; 4] = ["body-chunked", "pipelined", "keep-alive", "expect-continue"];
+
 /// Pause between head and body where the gap is not the subject.
 const APART: Duration = Duration::from_millis(3);
 
 /// A path that no server has: the server answers with an error before it looks at a body.
-pub(super) const NO_SUCH_PATH: &str = "/rstlab-check/no-such-path";
+const NO_SUCH_PATH: &str = "/rstlab-check/no-such-path";
 
 /// How much of the body is in the same write as the head.
 const JOINED_BYTES: u64 = 64 * 1024;
@@ -98,7 +112,7 @@ pub(super) const SCENARIOS: [Scenario; 12] = [
             each_size(with, |bytes| {
                 let joined = bytes.min(JOINED_BYTES);
                 let mut first = with.head().length(bytes).bytes();
-                first.extend(std::iter::repeat_n(b'x', joined as usize));
+                first.extend(content(with.plan, joined));
                 Script::new(
                     with.plan,
                     vec![Step::Send(first), Step::Fill(bytes - joined)],
@@ -139,7 +153,7 @@ pub(super) const SCENARIOS: [Scenario; 12] = [
                     },
                 )
             };
-            large_sizes(with.unread_bytes)
+            large_sizes(with.plan, with.unread_bytes)
                 .into_iter()
                 .map(beyond)
                 .collect()
@@ -151,11 +165,13 @@ pub(super) const SCENARIOS: [Scenario; 12] = [
         rule: "RFC 9112 §9.6",
         connections: BOTH,
         cases: |with| {
-            let bytes = TRICKLE.as_millis() / TRICKLE_GAP.as_millis();
-            let mut steps = vec![with.head().length(bytes as u64).send()];
+            let bytes = (TRICKLE.as_millis() / TRICKLE_GAP.as_millis()) as u64;
+            let length = with.plan.at_least(bytes);
+            let mut steps = vec![with.head().length(length).send()];
             for _ in 0..bytes {
                 steps.extend([Step::Pause(TRICKLE_GAP), Step::Fill(1)]);
             }
+            steps.push(Step::Fill(length - bytes));
             let label = format!("{bytes} B, one every 50 ms");
             vec![case(label, Script::new(with.plan, steps))]
         },
@@ -193,14 +209,15 @@ pub(super) const SCENARIOS: [Scenario; 12] = [
             let get = || with.head().method("GET");
             let chunked = get().chunked().send();
             let no_chunk = Step::Send(b"0\r\n\r\n".to_vec());
-            let cases = [
-                ("GET, 22 B", with_body(get(), 22)),
-                (
-                    "GET, empty chunked",
-                    vec![chunked, Step::Pause(APART), no_chunk],
-                ),
-            ];
-            let cases = cases.map(|(label, steps)| {
+            let bytes = with.plan.at_least(22);
+            let sized = (format!("GET, {}", size(bytes)), with_body(get(), bytes));
+            let empty = (
+                "GET, empty chunked".to_owned(),
+                vec![chunked, Step::Pause(APART), no_chunk],
+            );
+            // HTTP/1.0 has no chunks.
+            let empty = (!with.plan.http_1_0).then_some(empty);
+            let cases = [sized].into_iter().chain(empty).map(|(label, steps)| {
                 let script = Script {
                     same_path: with.plan.method == "GET",
                     head_only: false,
@@ -208,7 +225,7 @@ pub(super) const SCENARIOS: [Scenario; 12] = [
                 };
                 case(label, script)
             });
-            cases.into()
+            cases.collect()
         },
     },
     // A server that closes leaves the second request unread.
@@ -221,10 +238,7 @@ pub(super) const SCENARIOS: [Scenario; 12] = [
             let both = |bytes: &u64| {
                 [("at once", Duration::ZERO), ("5 ms later", PIPELINE_GAP)].map(|(when, pause)| {
                     let mut steps = with_body(with.head(), *bytes);
-                    steps.extend([
-                        Step::Pause(pause),
-                        RequestHead::new(with.plan).length(0).send(),
-                    ]);
+                    steps.extend([Step::Pause(pause), RequestHead::new(with.plan).send_plain()]);
                     let script = Script {
                         responses: 2,
                         ..Script::new(with.plan, steps)
@@ -245,7 +259,7 @@ pub(super) const SCENARIOS: [Scenario; 12] = [
             each_size(with, |bytes| {
                 let mut steps = with_body(with.head(), bytes);
                 steps.push(Step::AwaitResponse);
-                steps.push(RequestHead::new(with.plan).length(0).send());
+                steps.push(RequestHead::new(with.plan).send_plain());
                 Script {
                     responses: 2,
                     ..Script::new(with.plan, steps)
@@ -260,9 +274,10 @@ pub(super) const SCENARIOS: [Scenario; 12] = [
         connections: BOTH,
         cases: |with| {
             let own_path = with.plan.target.path.as_str();
+            let (small, (early_path, early)) = (with.plan.at_least(22), early(with.plan));
             let cases = [
-                ("22 B", own_path, 22),
-                ("1 MB, no such path", NO_SUCH_PATH, 1_000_000),
+                (size(small), own_path, small),
+                (format!("1 MB, {early}"), early_path, 1_000_000),
             ];
             let cases = cases.map(|(label, path, bytes)| {
                 let head = with.head().path(path).length(bytes);
@@ -302,13 +317,14 @@ pub(super) const SCENARIOS: [Scenario; 12] = [
         connections: BOTH,
         cases: |with| {
             let cases = [("1 MB", 1_000_000), ("5 MB", 5_000_000)].map(|(label, bytes)| {
-                let steps = with_body(with.head().path(NO_SUCH_PATH), bytes);
+                let (path, early) = early(with.plan);
+                let steps = with_body(with.head().path(path), bytes);
                 let script = Script {
                     same_path: false,
                     watches_long: with.exceeds_bound(bytes),
                     ..Script::new(with.plan, steps)
                 };
-                case(format!("{label}, no such path"), script)
+                case(format!("{label}, {early}"), script)
             });
             cases.into()
         },
@@ -334,18 +350,23 @@ fn case(label: impl Into<String>, script: Script) -> ScenarioCase {
     ScenarioCase { label, script }
 }
 
+/// The path of uploads that are answered early, and its label.
+pub(super) fn early(plan: &CheckPlan) -> (&str, &str) {
+    match &plan.early_path {
+        Some(path) => (path, path),
+        None => (NO_SUCH_PATH, "no such path"),
+    }
+}
+
 /// Sizes beyond the common bounds, and beyond the one that was found. A server's last read may go [`LAST_READ`] over its
 /// bound, so each is exceeded by more, too.
-fn large_sizes(unread_bytes: Option<u64>) -> BTreeSet<u64> {
+fn large_sizes(plan: &CheckPlan, unread_bytes: Option<u64>) -> BTreeSet<u64> {
     let [.., most] = COMMON_BOUNDS;
     let common = COMMON_BOUNDS.map(|bound| bound + 1);
     let found = unread_bytes.into_iter();
     let found = found.flat_map(|bytes| [bytes, bytes + LAST_READ]);
-    common
-        .into_iter()
-        .chain([most + LAST_READ])
-        .chain(found)
-        .collect()
+    let all = common.into_iter().chain([most + LAST_READ]).chain(found);
+    all.map(|bytes| plan.at_least(bytes)).collect()
 }
 
 /// A case for each of the plan's sizes.

@@ -37,8 +37,17 @@ pub(super) enum Step {
 }
 
 impl Script {
-    /// A script that waits for one response to the plan's request.
-    pub(super) fn new(plan: &CheckPlan, steps: Vec<Step>) -> Self {
+    /// A script that waits for one response to the plan's request. If the plan has a body, its bytes are sent first where
+    /// a step fills.
+    pub(super) fn new(plan: &CheckPlan, mut steps: Vec<Step>) -> Self {
+        let mut body = plan.body.as_slice();
+        if !body.is_empty() {
+            for step in &mut steps {
+                if let Step::Fill(bytes) = *step {
+                    *step = Step::Send(filled(&mut body, bytes));
+                }
+            }
+        }
         Self {
             steps,
             responses: 1,
@@ -64,6 +73,24 @@ impl Script {
     }
 }
 
+/// The first bytes of a body.
+pub(super) fn content(plan: &CheckPlan, bytes: u64) -> Vec<u8> {
+    match plan.body.as_slice() {
+        [] => vec![b'x'; usize::try_from(bytes).unwrap_or(usize::MAX)],
+        mut body => filled(&mut body, bytes),
+    }
+}
+
+/// The next bytes of a body, and blanks behind its end: JSON and most texts may end with them.
+fn filled(body: &mut &[u8], bytes: u64) -> Vec<u8> {
+    let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+    let (now, rest) = body.split_at(bytes.min(body.len()));
+    *body = rest;
+    let mut filled = now.to_vec();
+    filled.resize(bytes, b' ');
+    filled
+}
+
 /// A request's head.
 #[derive(Debug, Clone)]
 pub(super) struct RequestHead<'a> {
@@ -78,13 +105,18 @@ pub(super) struct RequestHead<'a> {
 impl<'a> RequestHead<'a> {
     /// The plan's request; it asks the server to close the connection, as nginx asks its upstreams.
     pub(super) fn new(plan: &'a CheckPlan) -> Self {
-        Self {
+        let head = Self {
             plan,
             method: &plan.method,
             path: &plan.target.path,
             version: "HTTP/1.1",
             connection: Some("close"),
             fields: Vec::new(),
+        };
+        if plan.http_1_0 {
+            head.version_1_0()
+        } else {
+            head
         }
     }
 
@@ -152,6 +184,14 @@ impl<'a> RequestHead<'a> {
         }
         head += "\r\n";
         head.into_bytes()
+    }
+
+    /// A step that sends it with the plan's body, or with none if the plan has none.
+    pub(super) fn send_plain(self) -> Step {
+        let body = &self.plan.body;
+        let mut request = self.length(body.len() as u64).bytes();
+        request.extend(body);
+        Step::Send(request)
     }
 
     /// A step that sends it.

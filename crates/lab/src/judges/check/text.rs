@@ -5,12 +5,13 @@ use std::net::SocketAddr;
 use strum::VariantArray as _;
 
 use super::counts::Counts;
-use super::reasons;
 use super::report::{CheckReport, ClientReport};
 use super::sentence::other_statuses;
-use super::too_small::too_small;
 use super::trial::{Model, TrialOutcome};
 use super::verdict::CheckVerdict;
+use super::what_to_ask_for::{is_too_small, what_to_ask_for};
+use super::{compared_text, reasons};
+use crate::shared::color::{Tone, tone_words};
 use crate::shared::table::table;
 use crate::shared::wrapped::{columns, lines, wrapped};
 use rstlab_cli::grouped;
@@ -32,28 +33,49 @@ pub(super) const COLUMN_NAMES: [&str; 9] = [
 /// How many columns are aligned to the left.
 pub(super) const LEFT_COLUMNS: usize = 3;
 
+/// Tones of the verdicts in tables.
+pub(crate) const VERDICTS: [(&str, Tone); 4] = [
+    ("pass", Tone::Good),
+    ("harmless", Tone::Good),
+    ("can't tell", Tone::Unsure),
+    ("loses", Tone::Bad),
+];
+
+/// Tones of what is said first.
+const HEADLINES: [(&str, Tone); 3] = [
+    ("Nothing was lost", Tone::Good),
+    ("No loss was seen", Tone::Unsure),
+    ("Responses were lost", Tone::Bad),
+];
+
 /// The report for people, at most 100 columns wide.
 pub(super) fn text(url: &str, report: &CheckReport) -> String {
-    let mut text = wrapped(&summary(url, report), "", "");
+    let mut text = String::new();
+    if let Some(comparison) = &report.baseline {
+        text += &compared_text::text(comparison);
+        text += "\n";
+    }
+    text += &tone_words(&wrapped(&summary(url, report), "", ""), &HEADLINES);
     text += "\n";
-    text += &scenario_table(report, columns());
+    text += &tone_words(&scenario_table(report, columns()), &VERDICTS);
     text += "\n";
-    let too_small = too_small(report);
+    let is_said_above = is_too_small(&report.plain, is_unix(report));
     for scenario in &report.scenarios {
-        let is_said_below = too_small.is_some() && scenario.is_too_small();
+        let is_said = is_said_above && scenario.is_too_small();
         let is_plain =
             scenario.verdict == CheckVerdict::Pass && other_statuses(&scenario.clients).is_none();
-        if !is_said_below && !is_plain {
+        if !is_said && !is_plain {
             let sentence = format!("{}: {}", scenario.name, scenario.sentence);
             text += &wrapped(&sentence, "", "  ");
         }
     }
-    for note in too_small.into_iter().chain(notes(report)) {
+    for note in notes(report) {
         text += &wrapped(&note, "", "");
     }
     text += &wrapped(&report.drain.sentence, "", "");
     if let Some(advice) = advice(report) {
-        text += &wrapped(&format!("What to do: {advice}"), "", "");
+        let advice = wrapped(&format!("What to do: {advice}"), "", "");
+        text += &tone_words(&advice, &[("What to do:", Tone::Strong)]);
     }
     text += &wrapped(&settings(report), "", "");
     if let Some(why) = &report.no_kernel {
@@ -122,10 +144,21 @@ pub(super) fn summary(url: &str, report: &CheckReport) -> String {
         )
     });
     let path = report.request.split(' ').next().unwrap_or_default();
+    let body = match report.settings.data_bytes {
+        0 => "without a body".to_owned(),
+        bytes => format!("with the given body of {} bytes", grouped(bytes)),
+    };
+    let advice = what_to_ask_for(plain, is_unix(report)).map(|advice| format!(" {advice}"));
     format!(
-        "{path} {url} without a body is answered with {} and {length}. {verdict}{others} It took {:.1} s.",
-        plain.status, report.seconds
+        "{path} {url} {body} is answered with {} and {length}.{} {verdict}{others} It took {:.1} s.",
+        plain.status,
+        advice.unwrap_or_default(),
+        report.seconds
     )
+}
+
+fn is_unix(report: &CheckReport) -> bool {
+    report.address.parse::<SocketAddr>().is_err()
 }
 
 /// What to do about the reset that lost most responses, if the kernel was asked why it was sent.
@@ -148,12 +181,12 @@ pub(super) fn no_kernel(why: &str) -> String {
 pub(super) fn settings(report: &CheckReport) -> String {
     let settings = &report.settings;
     // On a unix socket the sender's buffer counts: no receive buffer was asked for.
-    let buffer = match report.address.parse::<SocketAddr>() {
-        Ok(_) => format!(
+    let buffer = match is_unix(report) {
+        true => String::new(),
+        false => format!(
             "a receive buffer of {} bytes, ",
             grouped(settings.receive_buffer_bytes.into())
         ),
-        Err(_) => String::new(),
     };
     let at_once = match settings.at_once {
         1 => "one connection at a time, as the server serves one at a time".to_owned(),
@@ -227,7 +260,7 @@ mod tests {
     use super::super::drain::{Drain, DrainKind};
     use super::super::outages::Outages;
     use super::super::probe::Plain;
-    use super::super::report::{CheckSettings, ScenarioReport};
+    use super::super::report::{CheckSettings, ScenarioReport, VERSION};
     use super::super::scenarios::scenario_names;
     use super::super::trial::{ConnectionUse, Trial};
     use super::*;
@@ -264,6 +297,7 @@ mod tests {
             clients: vec![client.clone()],
         };
         CheckReport {
+            version: VERSION,
             address: "127.0.0.1:8000".to_owned(),
             request: "POST /".to_owned(),
             settings: CheckSettings {
@@ -272,6 +306,7 @@ mod tests {
                 read_delay_ms: 4,
                 timeout_ms: 5000,
                 at_once: 1,
+                data_bytes: 0,
             },
             plain: Plain::of_a_server_that_takes(Duration::ZERO, true),
             drain: Drain {
@@ -284,6 +319,7 @@ mod tests {
             scenarios: scenario_names().map(scenario).collect(),
             outages: Outages::default(),
             interrupted: false,
+            baseline: None,
             no_kernel: Some("A word, ".repeat(30) + "a word"),
             seconds: 3600.0,
         }
@@ -298,6 +334,16 @@ mod tests {
             ..tcp
         };
         assert!(settings(&unix).starts_with("Settings: everything sent before reading"));
+    }
+
+    #[test]
+    fn missing_bytes_are_told_only_if_there_are_any() {
+        let mut report = report();
+        assert!(summary("", &report).contains("; cut responses are missing "));
+        for client in report.scenarios.iter_mut().flat_map(|one| &mut one.clients) {
+            client.counts.lost_bytes = 0;
+        }
+        assert!(!summary("", &report).contains("missing"));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use strum::{AsRefStr, EnumMessage, VariantArray};
 
 use super::reasons::Made;
@@ -64,7 +64,20 @@ impl TrialOutcome {
 }
 
 /// How a client reads, and what it does when sending fails.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema, AsRefStr, VariantArray)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Serialize,
+    Deserialize,
+    JsonSchema,
+    AsRefStr,
+    VariantArray,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum Model {
     /// It has the system's buffers, reads what comes at once, also while it sends, and reads on if sending fails. Once it
@@ -87,7 +100,20 @@ impl Model {
 }
 
 /// What the requests say about the connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema, AsRefStr, VariantArray)]
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Serialize,
+    Deserialize,
+    JsonSchema,
+    AsRefStr,
+    VariantArray,
+)]
 #[serde(rename_all = "lowercase")]
 #[strum(serialize_all = "lowercase")]
 pub enum ConnectionUse {

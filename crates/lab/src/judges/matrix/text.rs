@@ -2,6 +2,8 @@
 
 use super::cells;
 use super::report::Matrix;
+use crate::judges::check::VERDICTS;
+use crate::shared::color::tone_words;
 use crate::shared::table::table;
 use crate::shared::wrapped::{columns, lines, wrapped};
 
@@ -9,7 +11,7 @@ use crate::shared::wrapped::{columns, lines, wrapped};
 pub(super) fn text(matrix: &Matrix) -> String {
     let mut text = String::new();
     if !matrix.servers.is_empty() {
-        text += &servers(matrix);
+        text += &tone_words(&servers(matrix), &VERDICTS);
         text += &wrapped(&cells::legend(matrix), "", "");
         text.push('\n');
     }

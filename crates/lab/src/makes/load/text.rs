@@ -4,6 +4,17 @@ use rstlab_cli::grouped;
 use std::fmt::{self, Display, Formatter};
 
 use super::report::{Cuts, Latency, LoadReport};
+use crate::shared::color::{Tone, toned};
+
+/// Tones of the counts that are not zero.
+const TONES: [(&str, Tone); 6] = [
+    ("whole", Tone::Good),
+    ("truncated", Tone::Bad),
+    ("no response", Tone::Bad),
+    ("refused", Tone::Bad),
+    ("timeout", Tone::Bad),
+    ("bad response", Tone::Bad),
+];
 
 /// A load's report, in lines of at most 80 columns.
 pub(super) struct LoadText<'a>(pub(super) &'a LoadReport);
@@ -69,7 +80,11 @@ impl Display for LoadText<'_> {
 
 fn line(f: &mut Formatter<'_>, name: &str, count: u64, more: &str) -> fmt::Result {
     let line = format!("  {name:<12} {:>13}  {more}", grouped(count));
-    writeln!(f, "{}", line.trim_end())
+    let line = line.trim_end();
+    match TONES.iter().find(|(one, _)| *one == name) {
+        Some((_, tone)) if count > 0 => writeln!(f, "{}", toned(line, *tone)),
+        _ => writeln!(f, "{line}"),
+    }
 }
 
 fn cuts(cuts: Cuts) -> String {

@@ -14,8 +14,9 @@ use rstlab_upstream::Mode;
 use rstlab_witness::Level;
 
 use crate::makes::tcp_memory::TcpMemory;
+use crate::shared::color::tone_words;
 use crate::shared::output::{Output, print};
-use crate::shared::timeline::Timeline;
+use crate::shared::timeline::{TIMELINE_TONES, Timeline};
 use run::Traced;
 use tries::{TraceOutcome, UNTIL};
 
@@ -166,7 +167,7 @@ pub fn execute(config: &TraceConfig) -> anyhow::Result<ExitCode> {
             eprintln!("rstlab: {about}: {text}");
         }
     } else {
-        print([timeline.text()])?;
+        print([tone_words(&timeline.text(), &TIMELINE_TONES)])?;
     }
     svg.write(|| Ok(timeline.svg()))?;
     pcap.write(|| {

@@ -16,6 +16,7 @@ use std::time::{Duration, SystemTime};
 
 use rstlab_witness::{Lane, Record, Side};
 
+use crate::shared::color::Tone;
 use crate::shared::printable::printable;
 
 /// The most lines of a timeline. A longer one has a gap in its middle.
@@ -23,6 +24,14 @@ const MAX_LINES: usize = 200;
 
 /// The most characters of a text of unknown origin, such as a path or a process's name.
 const MAX_CHARS: usize = 300;
+
+/// Tones of a timeline's words on a terminal.
+pub(crate) const TIMELINE_TONES: [(&str, Tone); 4] = [
+    ("RST", Tone::Bad),
+    ("ECONNRESET", Tone::Bad),
+    ("EPIPE", Tone::Bad),
+    ("harmless", Tone::Good),
+];
 
 /// A record, ready to be drawn.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -11,10 +11,11 @@ use anyhow::bail;
 use rstlab_cli::{MAX_RECORDS, Settings};
 use rstlab_witness::{Cause, Record};
 
+use crate::shared::color::tone_words;
 use crate::shared::given::given;
 use crate::shared::output::{Output, print};
 use crate::shared::printable::printable;
-use crate::shared::timeline::Timeline;
+use crate::shared::timeline::{TIMELINE_TONES, Timeline};
 use found::{FoundRecord, FoundRecords};
 
 /// The most files of a directory that are read: as many as a proxy and an upstream keep there.
@@ -144,7 +145,8 @@ pub fn execute(config: &ShowConfig) -> anyhow::Result<ExitCode> {
         }
         ShowForm::Text => print(all.enumerate().map(|(number, record)| {
             let between = if number == 0 { "" } else { "\n\n" };
-            format!("{between}{}", timeline(&record).text())
+            let text = timeline(&record).text();
+            format!("{between}{}", tone_words(&text, &TIMELINE_TONES))
         }))?,
         ShowForm::Json => print(all.map(|record| record.to_json() + "\n"))?,
     }

@@ -21,6 +21,7 @@ use super::source::Source;
 use super::tally::Tally;
 use super::text;
 use super::watched_reset::WatchedReset;
+use crate::shared::color::{Tone, tone_words};
 
 /// The longest time to write the last resets when the end was asked for: the reader of the output may have stopped.
 const LAST_WRITE: Duration = Duration::from_secs(2);
@@ -182,9 +183,12 @@ impl<'a> WatchOutput<'a> {
                 text += &reset.json();
                 continue;
             }
-            text += &text::lines(&reset, self.config.http);
+            // An echo has no cause of its own.
+            let cause = reset.cause.map(|cause| cause.to_string());
+            let tones = [(cause.as_deref().unwrap_or("RST"), Tone::Bad)];
+            text += &tone_words(&text::lines(&reset, self.config.http), &tones);
             if let Some(advice) = reset.cause.and_then(|cause| self.advised.first(cause)) {
-                text += &text::advice(advice);
+                text += &tone_words(&text::advice(advice), &[("What to do:", Tone::Strong)]);
             }
         }
         text

@@ -7,6 +7,11 @@ use crate::judges::check::response::Response;
 use crate::judges::check::trial::{Trial, TrialOutcome, is_turned_away};
 
 impl Client<'_> {
+    /// The value of a field of the first response, as [`Responses::field`](crate::judges::check::response::Responses::field).
+    pub(in super::super) fn field(&self, name: &str) -> Option<String> {
+        self.responses.field(name)
+    }
+
     /// The trial's outcome; `plain` is the answer to the same request without a body.
     pub(in super::super) fn trial(self, plain: Option<&Plain>) -> Trial {
         let (outcome, lost_bytes, bad) = self.judge(plain);
@@ -40,7 +45,7 @@ impl Client<'_> {
         let mut statuses = self.responses.whole().iter().map(|one| one.status);
         statuses.find(|status| match self.script.same_path {
             true => !plain.expected_statuses.contains(status),
-            false => is_turned_away(*status) && plain.no_such_path_status != Some(*status),
+            false => is_turned_away(*status) && plain.early_path_status != Some(*status),
         })
     }
 
@@ -49,7 +54,7 @@ impl Client<'_> {
         let is_error = |status: u16| matches!(status, 502..=504);
         let is_usual = |status| match self.script.same_path {
             true => plain.expected_statuses.contains(&status),
-            false => is_error(plain.status) || plain.no_such_path_status.is_some_and(is_error),
+            false => is_error(plain.status) || plain.early_path_status.is_some_and(is_error),
         };
         let mut statuses = self.responses.whole().iter().map(|one| one.status);
         statuses.any(|status| is_error(status) && !is_usual(status))

@@ -250,7 +250,12 @@ impl<'a> Client<'a> {
     async fn send(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() && !self.is_over() {
             match self.socket.try_write(bytes) {
-                Some(Ok(sent)) => bytes = &bytes[sent..],
+                Some(Ok(sent)) => {
+                    bytes = &bytes[sent..];
+                    if !bytes.is_empty() && !self.manner.model.reads_late() {
+                        self.read_arrived();
+                    }
+                }
                 Some(Err(error)) => return self.write_failed(SocketCall::Send, &error),
                 None => self.room().await,
             }

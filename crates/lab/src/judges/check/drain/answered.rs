@@ -49,6 +49,7 @@ pub(super) async fn answered(
     plain: &Plain,
 ) -> Result<AnsweredSocket, DrainKind> {
     let manner = Manner::ordinary(patience(plan, plain));
+    plan.pace.wait(1).await;
     let client = Client::connect(&plan.target.address, script, manner).await;
     let mut client = client.map_err(|_| DrainKind::Unknown)?;
     client.play().await;

@@ -1,6 +1,7 @@
 //! The report of a check of a proxy, as text and as Markdown.
 
 use super::report::{SizeReport, ThroughReport};
+use crate::shared::color::{Tone, tone_words};
 use crate::shared::markdown::row;
 use crate::shared::table::table;
 use crate::shared::wrapped::{columns, lines, wrapped};
@@ -10,10 +11,18 @@ use strum::EnumMessage as _;
 /// Heads of the table's columns.
 const COLUMN_NAMES: [&str; 4] = ["body", "clients", "got the answer", "the others got"];
 
+/// Tones of what is said first.
+const HEADLINES: [(&str, Tone); 3] = [
+    ("Every client got the answer", Tone::Good),
+    ("Every client that was tried got the answer", Tone::Good),
+    ("Some clients did not get the answer", Tone::Bad),
+];
+
 /// The report for people, at most 100 columns wide.
 pub(in super::super) fn text(url: &str, report: &ThroughReport) -> String {
     let table = table(COLUMN_NAMES, report.sizes.iter().map(cells), 2, 0..3);
-    let mut text = wrapped(&summary(url, report), "", "") + "\n" + &lines(table, columns());
+    let summary = wrapped(&summary(url, report), "", "");
+    let mut text = tone_words(&summary, &HEADLINES) + "\n" + &lines(table, columns());
     for line in untried(report) {
         text += &wrapped(&line, "", "  ");
     }
