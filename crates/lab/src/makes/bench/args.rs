@@ -27,8 +27,8 @@ const TURN_SECONDS: f64 = 0.2;
 ///
 /// Starts each proxy in front of the same upstream, loads it, measures it, stops it, and goes on with the next proxy;
 /// after the last proxy the next round begins. Prints the median of the rounds. rstlab-proxy takes part with its
-/// defaults, and with its own sockets as its only evidence; nginx with its default buffers and with buffers of 64 KiB;
-/// HAProxy with its default options and with splice.
+/// defaults, with its own sockets as its only evidence, and then also with splice; nginx with its default buffers and
+/// with buffers of 64 KiB; HAProxy with its default options and with splice.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "CPU time is that of all processes of the proxy, in the program and in the kernel. It hardly depends on \
