@@ -252,11 +252,11 @@ mod tests {
             (quick.rounds, quick.requests, quick.workers.len()),
             (1, 1000, 1)
         );
-        assert_eq!((quick.cases.len(), quick.proxies.len()), (3, 2));
+        assert_eq!((quick.cases.len(), quick.proxies.len()), (3, 3));
         let one = config(&["--cases=upload-64m, post-1k", "--peers", "haproxy"]).unwrap();
         let names: Vec<_> = one.cases.iter().map(|case| case.name).collect();
         assert_eq!(names, ["upload-64m", "post-1k"]);
-        assert_eq!(one.proxies.len(), 4);
+        assert_eq!(one.proxies.len(), 5);
     }
 
     #[test]
