@@ -44,7 +44,7 @@ fn bench_of_rstlab_proxy_alone_has_figures_and_no_ratio() {
     assert_eq!(output.status.code(), Some(0), "{printed}");
     let announced = text(&output.stderr);
     assert!(
-        announced.starts_with("rstlab: 4 turns, about "),
+        announced.starts_with("rstlab: 6 turns, about "),
         "{announced}"
     );
     assert_contains(
@@ -65,7 +65,7 @@ fn bench_of_rstlab_proxy_alone_has_figures_and_no_ratio() {
         (&case["requests"], &case["best_peer"]),
         (&32.into(), &Value::Null)
     );
-    for row in [0, 1] {
+    for row in [0, 1, 2] {
         let figures = &case["rows"][row]["figures"];
         assert_eq!(figures["cpu_to_best_peer"], Value::Null);
         for figure in [
@@ -99,7 +99,7 @@ fn a_missing_peer_is_named_and_is_no_failure() {
     assert_contains(printed, &["nginx is missing: ", "haproxy is missing: "]);
     let report = json(directory.path());
     assert_eq!(report["missing"], serde_json::json!(["nginx", "haproxy"]));
-    assert_eq!(report["proxies"].as_array().unwrap().len(), 2);
+    assert_eq!(report["proxies"].as_array().unwrap().len(), 3);
 }
 
 #[test]
@@ -125,7 +125,7 @@ fn a_proxy_that_does_not_run_says_why_and_the_others_go_on() {
     );
     let rows = &json(directory.path())["cases"][0]["rows"];
     assert!(
-        rows[0]["figures"].is_object() && rows[2]["figures"].is_null(),
+        rows[0]["figures"].is_object() && rows[3]["figures"].is_null(),
         "{rows}"
     );
 }
