@@ -75,7 +75,7 @@ async fn check_prints_a_table_of_100_columns_and_writes_three_files() {
     let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
     let (json, junit, markdown) = (path("a.json"), path("b.xml"), path("c.md"));
     let files = ["--json", &json, "--junit", &junit, "--markdown", &markdown];
-    let output = check(&[&[&url, "--trials=4"], &files[..]].concat()).await;
+    let output = check(&[&[&url, "--trials=4", "--fail-on=low"], &files[..]].concat()).await;
     assert_eq!(output.status.code(), Some(1));
     assert!(output.stderr.is_empty(), "{}", text(&output.stderr));
 
@@ -139,9 +139,9 @@ async fn the_exit_code_says_whether_the_check_failed() {
     let directory = tempfile::tempdir().unwrap();
     let scenario = ["--trials=2", "--gaps=20ms", "--scenario=body-after-gap"];
     for (url, more, code) in [
-        (&drain, "--fail-on=truncated", 0),
+        (&drain, "--fail-on=low", 0),
         (&drain, "--fail-on=reset", 0),
-        (&delay, "--fail-on=truncated", 0),
+        (&delay, "--fail-on=low", 0),
         (&delay, "--fail-on=reset", 1),
     ] {
         let junit = directory.path().join("junit.xml");
@@ -293,7 +293,7 @@ async fn a_check_that_cannot_tell_is_exit_code_3_and_says_once_what_to_ask_for()
         stop,
     ));
     let args = ["--trials=2", "--scenario", "body-after-gap", "half-close"];
-    for (fail_on, code) in [("truncated", 3), ("reset", 1)] {
+    for (fail_on, code) in [("low", 3), ("reset", 1)] {
         let fail_on = format!("--fail-on={fail_on}");
         let output = check(&[&[url.as_str(), &fail_on], &args[..]].concat()).await;
         assert_eq!(output.status.code(), Some(code), "{output:?}");
@@ -379,7 +379,7 @@ async fn bad_settings_of_check_are_all_named() {
             "--gaps=\"1\"",
             "--trials=\"0\"; allowed: 1 to 10000",
             "--scenario=\"nothing\"; allowed: body-with-head, ",
-            "--fail-on=\"never\"; allowed: truncated, reset",
+            "--fail-on=\"never\"; allowed: critical, high, medium, low, reset",
             "--timeout=\"0s\"",
             "--expect-status=\"99\"; allowed: 200 to 599",
             "--retry=\"soon\"",

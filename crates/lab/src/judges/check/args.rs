@@ -8,10 +8,10 @@ use rstlab_cli::Settings;
 use super::execute::{CheckConfig, CheckTask, Outputs};
 use super::pace::RequestPace;
 use super::plan::CheckPlan;
-use super::report::FailOn;
 use super::request_args::RequestArgs;
 use super::route::RouteArgs;
 use super::scenarios::{scenario_names, selected};
+use super::severity::FailOn;
 use crate::shared::given::given;
 use crate::shared::target::{Address, Target};
 use crate::shared::url::Url;
@@ -89,8 +89,9 @@ pub struct CheckArgs {
     #[arg(long)]
     list: bool,
 
-    /// What makes the exit code 1: truncated (a response or its end was lost) or reset (the same, or any reset).
-    #[arg(long, default_value = "truncated", value_name = "WHAT")]
+    /// What makes the exit code 1: a lost response of this severity or a worse one (critical, high, medium, low), or reset
+    /// (any lost response, and any reset).
+    #[arg(long, default_value = "high", value_name = "SEVERITY")]
     fail_on: String,
 
     /// Limit of each trial, the pauses between its writes not counted.
@@ -186,8 +187,7 @@ impl CheckArgs {
             scenarios("--scenario", &self.scenario),
             scenarios("--skip", &self.skip),
         );
-        let choices = [("truncated", FailOn::Truncated), ("reset", FailOn::Reset)];
-        let fail_on = settings.choice("--fail-on", &self.fail_on, &choices);
+        let fail_on = settings.choice("--fail-on", &self.fail_on, &FailOn::CHOICES);
         let timeout = settings.time_limit("--timeout", &self.timeout);
         let statuses = self.expect_status.as_deref().map(|text| {
             list(settings, "--expect-status", text, |settings, text| {

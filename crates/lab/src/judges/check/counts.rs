@@ -19,6 +19,8 @@ pub struct Counts {
     /// Of whole-then-reset, those whose response was in the client's receive queue before reading began: the reset
     /// could not have taken it.
     pub fits: u64,
+    /// Of the lost ones, those whose first response came whole: that to the next request on the connection was lost.
+    pub lost_next: u64,
     /// Those whose response had another status than is expected.
     pub other_statuses: u64,
     /// Of these, the ones with 401 or 429: they say nothing about the answer that was asked for.
@@ -111,6 +113,7 @@ impl Counts {
         self.outcomes.add(trial.outcome);
         self.fits += u64::from(trial.fits && trial.outcome == TrialOutcome::WholeThenReset);
         let is_turned_away = trial.is_other_status && trial.status.is_some_and(is_turned_away);
+        self.lost_next += u64::from(trial.is_next_lost);
         self.other_statuses += u64::from(trial.is_other_status);
         self.turned_away += u64::from(is_turned_away);
         self.late += u64::from(trial.is_late);
@@ -127,6 +130,7 @@ impl Counts {
             *count += more;
         }
         self.fits += other.fits;
+        self.lost_next += other.lost_next;
         self.other_statuses += other.other_statuses;
         self.turned_away += other.turned_away;
         self.late += other.late;

@@ -12,9 +12,10 @@ use super::baseline::Baseline;
 use super::cannot_check::CannotCheck;
 use super::list::list;
 use super::plan::CheckPlan;
-use super::report::{CheckReport, FailOn};
+use super::report::CheckReport;
 use super::route::Route;
 use super::run::run_until;
+use super::severity::FailOn;
 use super::verdict::CheckVerdict;
 use super::{junit, markdown, text, through};
 use crate::shared::output::{Output, advance, print, progress_bar};
@@ -186,7 +187,9 @@ async fn check(task: &CheckTask, files: Files) -> anyhow::Result<ExitCode> {
 fn exit_code(report: &CheckReport, fail_on: FailOn) -> ExitCode {
     let mut scenarios = report.scenarios.iter();
     let has_failed = scenarios.any(|one| report.fails(one, fail_on));
-    let cannot_tell = report.baseline.is_none() && report.verdict == CheckVerdict::CannotTell;
+    let mut scenarios = report.scenarios.iter();
+    let cannot_tell =
+        report.baseline.is_none() && scenarios.any(|one| one.verdict == CheckVerdict::CannotTell);
     match (has_failed, report.interrupted || cannot_tell) {
         (true, _) => ExitCode::FAILURE,
         (false, true) => ExitCode::from(EXIT_CANNOT_TELL),

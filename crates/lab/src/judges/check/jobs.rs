@@ -7,7 +7,8 @@ use std::time::Duration;
 use strum::VariantArray as _;
 
 use super::plan::CheckPlan;
-use super::scenarios::{Conditions, Scenario, ScenarioCase};
+use super::scenario_case::ScenarioCase;
+use super::scenarios::{Conditions, Scenario};
 use super::trial::{ConnectionUse, Model};
 
 /// A script that pauses for so long is slow: it has few trials, which run beside the others.

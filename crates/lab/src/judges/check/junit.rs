@@ -2,7 +2,8 @@
 
 use quick_junit::{NonSuccessKind, Report as Junit, TestCase, TestCaseStatus, TestSuite};
 
-use super::report::{CheckReport, FailOn};
+use super::report::CheckReport;
+use super::severity::FailOn;
 use super::verdict::CheckVerdict;
 
 /// The verdicts as JUnit XML: each scenario is a test, and a scenario that can't tell is a skipped test.
@@ -19,7 +20,10 @@ pub(super) fn junit(url: &str, report: &CheckReport, fail_on: FailOn) -> anyhow:
             TestCaseStatus::success()
         };
         if !matches!(status, TestCaseStatus::Success { .. }) {
-            status.set_message(scenario.sentence.as_str());
+            let severity = scenario
+                .severity
+                .map(|worst| format!("{}: ", worst.as_ref()));
+            status.set_message(severity.unwrap_or_default() + &scenario.sentence);
         }
         let mut case = TestCase::new(scenario.name, status);
         case.set_classname("rstlab.check");

@@ -2,6 +2,7 @@
 
 use super::compared_text::{COMPARED_LEFT, COMPARED_NAMES};
 use super::comparison::Comparison;
+use super::loss_text::losses_markdown;
 use super::report::CheckReport;
 use super::text::{COLUMN_NAMES, LEFT_COLUMNS, no_kernel, notes, rows, settings, summary};
 use crate::shared::markdown::{escaped, row};
@@ -17,6 +18,7 @@ pub(super) fn markdown(url: &str, report: &CheckReport) -> String {
         escaped(&summary(url, report)),
         report.drain.sentence
     );
+    text += &losses_markdown(url, &report.losses, escaped);
     let names = COLUMN_NAMES.map(|name| name.replace("-\n", "").replace('\n', " "));
     text += &row(&names);
     text += &row(&alignments(COLUMN_NAMES.len(), LEFT_COLUMNS));

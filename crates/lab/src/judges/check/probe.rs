@@ -38,6 +38,10 @@ pub struct Plain {
     pub content_encoding: Option<String>,
     /// `Location`: where a redirect leads.
     pub location: Option<String>,
+    /// `Server`: what the server says that it is.
+    pub server: Option<String>,
+    /// `X-Powered-By`: what frameworks say instead.
+    pub powered_by: Option<String>,
     /// A silent connection kept the server from answering on another one.
     pub one_at_a_time: bool,
     /// The first bytes of its body.
@@ -61,6 +65,8 @@ impl Plain {
             body_bytes: None,
             content_encoding: None,
             location: None,
+            server: None,
+            powered_by: None,
             first_byte_us: first_byte.as_micros() as u64,
             one_at_a_time,
             beginning: Box::default(),
@@ -72,6 +78,8 @@ impl Plain {
 struct PlainFields {
     content_encoding: Option<String>,
     location: Option<String>,
+    server: Option<String>,
+    powered_by: Option<String>,
 }
 
 /// A server that takes longer is slow: the second request is then sent while the first one waits.
@@ -128,6 +136,8 @@ pub(super) async fn plain(plan: &CheckPlan) -> Result<Plain, CannotCheck> {
         body_bytes: length.filter(|_| length == second_length),
         content_encoding: fields.content_encoding,
         location: fields.location,
+        server: fields.server,
+        powered_by: fields.powered_by,
         first_byte_us: u64::try_from(took.min(second_took).as_micros()).unwrap_or(u64::MAX),
         one_at_a_time,
         beginning: first.beginning,
@@ -205,6 +215,8 @@ async fn ask(
     let fields = PlainFields {
         content_encoding: client.field("content-encoding"),
         location: client.field("location"),
+        server: client.field("server"),
+        powered_by: client.field("x-powered-by"),
     };
     let trial = client.trial(None);
     let how = match (trial.status, trial.outcome) {

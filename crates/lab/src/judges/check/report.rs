@@ -6,10 +6,12 @@ use serde::Serialize;
 use super::comparison::Comparison;
 use super::counts::Counts;
 use super::drain::Drain;
+use super::losses::Loss;
 use super::outages::Outages;
 use super::probe::Plain;
 use super::reasons::ReasonCount;
 use super::scenarios::{Scenario, scenario_names};
+use super::severity::{FailOn, RequestKind, Severity};
 use super::trial::{ConnectionUse, FailedCall, Model, SocketCall, Trial, TrialOutcome};
 use super::verdict::{CheckVerdict, interval};
 use crate::shared::tally::tally;
@@ -35,6 +37,8 @@ pub struct CheckReport {
     pub drain: Drain,
     /// The worst of the scenarios' verdicts.
     pub verdict: CheckVerdict,
+    /// Lost responses by who is hit, the worst first.
+    pub losses: Vec<Loss>,
     /// One for each scenario that was run.
     pub scenarios: Vec<ScenarioReport>,
     /// Times in which the server refused connections, and was there again: somebody may have restarted it.
@@ -79,6 +83,8 @@ pub struct ScenarioReport {
     pub rule: &'static str,
     /// The worst of the clients' verdicts.
     pub verdict: CheckVerdict,
+    /// How bad the worst loss is; null if no response was lost.
+    pub severity: Option<Severity>,
     /// What the server does, in a sentence.
     pub sentence: String,
     /// One for each client, and for each of its uses of the connection.
@@ -129,6 +135,8 @@ pub struct StatusCount {
 pub struct CaseReport {
     /// The size and the gap.
     pub case: String,
+    /// What kind of request it is.
+    pub requests: RequestKind,
     /// What its trials say.
     pub verdict: CheckVerdict,
     /// How its trials ended.
@@ -154,35 +162,15 @@ pub struct FailedCallCount {
     pub last_us: u64,
 }
 
-/// What a check fails on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum FailOn {
-    /// A response, or its end, was lost.
-    Truncated,
-    /// A response was lost, or a connection was reset.
-    Reset,
-}
-
-impl FailOn {
-    /// Whether a scenario fails.
-    pub(super) fn fails(self, scenario: &ScenarioReport) -> bool {
-        scenario.verdict == CheckVerdict::Loses || (self == Self::Reset && scenario.resets() > 0)
-    }
-
-    /// Whether a trial that ended so is a failure.
-    pub(super) const fn is_failure(self, outcome: TrialOutcome) -> bool {
-        outcome.is_lost() || (matches!(self, Self::Reset) && outcome.is_reset())
-    }
-}
-
 impl ClientReport {
     pub(super) fn new(
         client: Model,
         connection: ConnectionUse,
-        cases: impl IntoIterator<Item = String>,
+        cases: impl IntoIterator<Item = (String, RequestKind)>,
     ) -> Self {
-        let cases = cases.into_iter().map(|case| CaseReport {
+        let cases = cases.into_iter().map(|(case, requests)| CaseReport {
             case,
+            requests,
             verdict: CheckVerdict::CannotTell,
             counts: Counts::default(),
         });
@@ -302,6 +290,7 @@ impl ScenarioReport {
             about: scenario.about,
             rule: scenario.rule,
             verdict: CheckVerdict::CannotTell,
+            severity: None,
             sentence: String::new(),
             clients: Vec::new(),
         }

@@ -9,6 +9,8 @@ use super::budget::Budget;
 use super::cannot_check::CannotCheck;
 use super::drain::{Drain, search_bytes, search_time};
 use super::engine::TrialOrder;
+use super::losses::losses;
+use super::plain_advice::ServerTraits;
 use super::plan::CheckPlan;
 use super::probe::Plain;
 use super::report::{CheckReport, CheckSettings, VERSION};
@@ -116,6 +118,12 @@ async fn run_after_plain(
     if verdict == CheckVerdict::Loses && !stop.is_cancelled() {
         probe::still_there(plan, made).await?;
     }
+    let server = ServerTraits {
+        server: plain.server.as_deref(),
+        powered_by: plain.powered_by.as_deref(),
+        drain: &drain,
+    };
+    let losses = losses(&scenarios, &server);
     Ok(CheckReport {
         version: VERSION,
         address: plan.target.address.to_string(),
@@ -131,6 +139,7 @@ async fn run_after_plain(
         plain: Arc::unwrap_or_clone(plain),
         drain,
         verdict,
+        losses,
         scenarios,
         outages,
         interrupted: stop.is_cancelled(),

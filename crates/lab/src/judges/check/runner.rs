@@ -90,8 +90,9 @@ impl Runner {
         end: Instant,
     ) -> Self {
         let client = |job: &Arc<Job>| {
-            let labels = job.cases.iter().map(|case| case.label.clone());
-            ClientReport::new(job.model, job.connection, labels)
+            let cases = job.cases.iter();
+            let cases = cases.map(|case| (case.label.clone(), case.requests));
+            ClientReport::new(job.model, job.connection, cases)
         };
         let quarter = accept::capacity(2, 0) / 4;
         let slots = |most: usize, room: usize| Arc::new(Semaphore::new(most.min(room).max(1)));

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::plan::CheckPlan;
+use super::scenario_case::{ScenarioCase, case, rare, size};
 use super::script::{RequestHead, Script, Step, content};
+use super::severity::RequestKind;
 use super::trial::ConnectionUse;
-use rstlab_cli::grouped;
 use strum::VariantArray as _;
 
 /// A way to send requests, and the rule that says what a server makes of it.
@@ -48,13 +49,6 @@ impl<'a> Conditions<'a> {
 const BOTH: &[ConnectionUse] = ConnectionUse::VARIANTS;
 const KEPT: &[ConnectionUse] = &[ConnectionUse::Kept];
 const CLOSE: &[ConnectionUse] = &[ConnectionUse::Close];
-
-/// A scenario with one size of body and one gap.
-#[derive(Debug, Clone)]
-pub(super) struct ScenarioCase {
-    pub(super) label: String,
-    pub(super) script: Script,
-}
 
 /// The scenarios' names, in the order of reports.
 pub fn scenario_names() -> impl Iterator<Item = &'static str> {
@@ -130,7 +124,8 @@ pub(super) const SCENARIOS: [Scenario; 12] = [
                 with.plan.gaps.iter().map(|gap| {
                     let steps = with_body_after(*gap, with.head(), *bytes);
                     let label = format!("{}, {}", size(*bytes), humantime::format_duration(*gap));
-                    case(label, Script::new(with.plan, steps))
+                    let one = case(label, Script::new(with.plan, steps));
+                    one.of(RequestKind::of_body(*bytes))
                 })
             });
             gaps.collect()
@@ -145,13 +140,11 @@ pub(super) const SCENARIOS: [Scenario; 12] = [
             let beyond = |bytes| {
                 let script = Script::new(with.plan, with_body(with.head(), bytes));
                 let watches_long = with.exceeds_bound(bytes);
-                case(
-                    size(bytes),
-                    Script {
-                        watches_long,
-                        ..script
-                    },
-                )
+                let script = Script {
+                    watches_long,
+                    ..script
+                };
+                case(size(bytes), script).of(RequestKind::of_body(bytes))
             };
             large_sizes(with.plan, with.unread_bytes)
                 .into_iter()
@@ -173,7 +166,8 @@ pub(super) const SCENARIOS: [Scenario; 12] = [
             }
             steps.push(Step::Fill(length - bytes));
             let label = format!("{bytes} B, one every 50 ms");
-            vec![case(label, Script::new(with.plan, steps))]
+            let one = case(label, Script::new(with.plan, steps));
+            vec![one.of(RequestKind::OverBound)]
         },
     },
     Scenario {
@@ -193,7 +187,11 @@ pub(super) const SCENARIOS: [Scenario; 12] = [
                         steps.push(Step::Send(b"\r\n".to_vec()));
                     }
                     steps.push(Step::Send(last.into()));
-                    case(size(*bytes) + label, Script::new(with.plan, steps))
+                    let one = case(size(*bytes) + label, Script::new(with.plan, steps));
+                    one.of(match label {
+                        "" => RequestKind::of_body(*bytes),
+                        _ => RequestKind::Rare,
+                    })
                 })
             };
             with.plan.body_sizes.iter().flat_map(both_ends).collect()
@@ -223,7 +221,7 @@ pub(super) const SCENARIOS: [Scenario; 12] = [
                     head_only: false,
                     ..Script::new(with.plan, steps)
                 };
-                case(label, script)
+                case(label, script).of(RequestKind::Rare)
             });
             cases.collect()
         },
@@ -243,7 +241,7 @@ pub(super) const SCENARIOS: [Scenario; 12] = [
                         responses: 2,
                         ..Script::new(with.plan, steps)
                     };
-                    case(format!("{}, {when}", size(*bytes)), script)
+                    case(format!("{}, {when}", size(*bytes)), script).of(RequestKind::Rare)
                 })
             };
             with.plan.body_sizes.iter().flat_map(both).collect()
@@ -293,7 +291,7 @@ pub(super) const SCENARIOS: [Scenario; 12] = [
                     same_path: path == own_path,
                     ..Script::new(with.plan, steps)
                 };
-                case(label, script)
+                case(label, script).of(RequestKind::Refused)
             });
             cases.into()
         },
@@ -305,9 +303,10 @@ pub(super) const SCENARIOS: [Scenario; 12] = [
         rule: "RFC 9112 §6.3, §8",
         connections: CLOSE,
         cases: |with| {
-            each_size(with, |bytes| {
+            let cases = each_size(with, |bytes| {
                 Script::new(with.plan, with_body(with.head().version_1_0(), bytes))
-            })
+            });
+            rare(cases)
         },
     },
     Scenario {
@@ -324,7 +323,7 @@ pub(super) const SCENARIOS: [Scenario; 12] = [
                     watches_long: with.exceeds_bound(bytes),
                     ..Script::new(with.plan, steps)
                 };
-                case(format!("{label}, {early}"), script)
+                case(format!("{label}, {early}"), script).of(RequestKind::Refused)
             });
             cases.into()
         },
@@ -336,19 +335,15 @@ pub(super) const SCENARIOS: [Scenario; 12] = [
         rule: "RFC 9293 §3.6",
         connections: BOTH,
         cases: |with| {
-            each_size(with, |bytes| {
+            let cases = each_size(with, |bytes| {
                 let mut steps = with_body(with.head(), bytes);
                 steps.push(Step::HalfClose);
                 Script::new(with.plan, steps)
-            })
+            });
+            rare(cases)
         },
     },
 ];
-
-fn case(label: impl Into<String>, script: Script) -> ScenarioCase {
-    let label = label.into();
-    ScenarioCase { label, script }
-}
 
 /// The path of uploads that are answered early, and its label.
 pub(super) fn early(plan: &CheckPlan) -> (&str, &str) {
@@ -373,7 +368,7 @@ fn large_sizes(plan: &CheckPlan, unread_bytes: Option<u64>) -> BTreeSet<u64> {
 fn each_size(with: &Conditions<'_>, script: impl Fn(u64) -> Script) -> Vec<ScenarioCase> {
     let sizes = with.plan.body_sizes.iter();
     sizes
-        .map(|bytes| case(size(*bytes), script(*bytes)))
+        .map(|bytes| case(size(*bytes), script(*bytes)).of(RequestKind::of_body(*bytes)))
         .collect()
 }
 
@@ -389,9 +384,4 @@ fn with_body_after(gap: Duration, head: RequestHead<'_>, bytes: u64) -> Vec<Step
         Step::Pause(gap),
         Step::Fill(bytes),
     ]
-}
-
-/// A size as reports write it.
-fn size(bytes: u64) -> String {
-    format!("{} B", grouped(bytes))
 }

@@ -246,6 +246,7 @@ fn losing_clients(clients: &[ClientReport]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::severity::RequestKind;
     use super::super::trial::Trial;
     use super::*;
 
@@ -264,7 +265,7 @@ mod tests {
             let mut report = ClientReport::new(
                 *client,
                 ConnectionUse::Kept,
-                (0..8).map(|case| format!("{case} B")),
+                (0..8).map(|case| (format!("{case} B"), RequestKind::Usual)),
             );
             for case in 0..tried {
                 report.add(case, whole());
@@ -298,7 +299,8 @@ mod tests {
         let mut reports = Vec::new();
         for connection in ConnectionUse::VARIANTS {
             for client in Model::VARIANTS {
-                let cases = ["22 B, 2ms", "9 B, 2ms"].map(str::to_owned);
+                let cases = ["22 B, 2ms", "9 B, 2ms"];
+                let cases = cases.map(|case| (case.to_owned(), RequestKind::Usual));
                 let mut report = ClientReport::new(*client, *connection, cases);
                 for case in [0, 1, 1] {
                     report.add(case, whole());
@@ -319,8 +321,8 @@ mod tests {
 
     #[test]
     fn a_sentence_names_statuses_that_are_not_as_expected() {
-        let mut report =
-            ClientReport::new(Model::Ordinary, ConnectionUse::Close, ["a case".to_owned()]);
+        let cases = [("a case".to_owned(), RequestKind::Usual)];
+        let mut report = ClientReport::new(Model::Ordinary, ConnectionUse::Close, cases);
         report.add(0, whole());
         let refused = Trial {
             status: Some(413),

@@ -4,18 +4,18 @@ use std::net::SocketAddr;
 
 use strum::VariantArray as _;
 
+use super::compared_text;
 use super::counts::Counts;
+use super::loss_text::{SEVERITIES, headline, losses_text};
 use super::report::{CheckReport, ClientReport};
 use super::sentence::other_statuses;
 use super::trial::{Model, TrialOutcome};
 use super::verdict::CheckVerdict;
 use super::what_to_ask_for::{is_too_small, what_to_ask_for};
-use super::{compared_text, reasons};
 use crate::shared::color::{Tone, tone_words};
 use crate::shared::table::table;
 use crate::shared::wrapped::{columns, lines, wrapped};
 use rstlab_cli::grouped;
-use rstlab_witness::{Cause, Reason};
 
 /// Heads of a table's columns, with the line break where it is narrow.
 pub(super) const COLUMN_NAMES: [&str; 9] = [
@@ -55,8 +55,10 @@ pub(super) fn text(url: &str, report: &CheckReport) -> String {
         text += &compared_text::text(comparison);
         text += "\n";
     }
-    text += &tone_words(&wrapped(&summary(url, report), "", ""), &HEADLINES);
+    let tones = [&HEADLINES[..], &SEVERITIES].concat();
+    text += &tone_words(&wrapped(&summary(url, report), "", ""), &tones);
     text += "\n";
+    text += &losses_text(url, &report.losses);
     text += &tone_words(&scenario_table(report, columns()), &VERDICTS);
     text += "\n";
     let is_said_above = is_too_small(&report.plain, is_unix(report));
@@ -73,10 +75,6 @@ pub(super) fn text(url: &str, report: &CheckReport) -> String {
         text += &wrapped(&note, "", "");
     }
     text += &wrapped(&report.drain.sentence, "", "");
-    if let Some(advice) = advice(report) {
-        let advice = wrapped(&format!("What to do: {advice}"), "", "");
-        text += &tone_words(&advice, &[("What to do:", Tone::Strong)]);
-    }
     text += &wrapped(&settings(report), "", "");
     if let Some(why) = &report.no_kernel {
         text += &wrapped(&no_kernel(why), "", "");
@@ -108,7 +106,7 @@ pub(super) fn notes(report: &CheckReport) -> Vec<String> {
     notes
 }
 
-/// The request and the verdict.
+/// The worst that was found, the request and its answer.
 pub(super) fn summary(url: &str, report: &CheckReport) -> String {
     let plain = &report.plain;
     let length = match plain.body_bytes {
@@ -116,21 +114,17 @@ pub(super) fn summary(url: &str, report: &CheckReport) -> String {
         None if plain.whole => "a length that changes".to_owned(),
         None => "a response that is cut all the same".to_owned(),
     };
-    let verdict = match report.verdict {
-        CheckVerdict::Pass => "Nothing was lost, and no connection was reset.".to_owned(),
-        CheckVerdict::Harmless => {
-            "Nothing was lost. Connections were reset after responses that came whole.".to_owned()
-        }
-        CheckVerdict::CannotTell => "No loss was seen, but not every scenario can tell.".to_owned(),
-        CheckVerdict::Loses => {
-            let all = report.counts();
-            let missing = match all.lost_bytes {
+    let all = report.counts();
+    let lost = match (all.outcomes.lost(), all.lost_bytes) {
+        (0, _) => String::new(),
+        (lost, missing) => {
+            let missing = match missing {
                 0 => String::new(),
                 bytes => format!("; cut responses are missing {} bytes", grouped(bytes)),
             };
             format!(
-                "Responses were lost: {} of {}{missing}.",
-                grouped(all.outcomes.lost()),
+                " Responses were lost: {} of {}{missing}.",
+                grouped(lost),
                 grouped(all.trials)
             )
         }
@@ -150,7 +144,8 @@ pub(super) fn summary(url: &str, report: &CheckReport) -> String {
     };
     let advice = what_to_ask_for(plain, is_unix(report)).map(|advice| format!(" {advice}"));
     format!(
-        "{path} {url} {body} is answered with {} and {length}.{} {verdict}{others} It took {:.1} s.",
+        "{} {path} {url} {body} is answered with {} and {length}.{}{lost}{others} It took {:.1} s.",
+        headline(report.verdict, &report.losses),
         plain.status,
         advice.unwrap_or_default(),
         report.seconds
@@ -159,17 +154,6 @@ pub(super) fn summary(url: &str, report: &CheckReport) -> String {
 
 fn is_unix(report: &CheckReport) -> bool {
     report.address.parse::<SocketAddr>().is_err()
-}
-
-/// What to do about the reset that lost most responses, if the kernel was asked why it was sent.
-fn advice(report: &CheckReport) -> Option<&'static str> {
-    let losing = report.scenarios.iter();
-    let losing = losing.filter(|scenario| scenario.verdict == CheckVerdict::Loses);
-    let clients = losing.flat_map(|scenario| &scenario.clients);
-    let reasons = reasons::sum(clients.flat_map(|client| &client.reasons));
-    let Ok(reason) = reasons.first()?.reason.parse::<Reason>();
-    let cause = Cause::of(Some(&reason), None);
-    (cause != Cause::Unknown).then(|| cause.advice())
 }
 
 /// Why the reasons of the resets are missing.
@@ -258,10 +242,13 @@ mod tests {
     use std::time::Duration;
 
     use super::super::drain::{Drain, DrainKind};
+    use super::super::losses::losses;
     use super::super::outages::Outages;
+    use super::super::plain_advice::ServerTraits;
     use super::super::probe::Plain;
     use super::super::report::{CheckSettings, ScenarioReport, VERSION};
     use super::super::scenarios::scenario_names;
+    use super::super::severity::RequestKind;
     use super::super::trial::{ConnectionUse, Trial};
     use super::*;
     use crate::shared::wrapped::COLUMNS;
@@ -279,7 +266,7 @@ mod tests {
 
     /// A report with the greatest possible numbers.
     fn report() -> CheckReport {
-        let cases = ["a case".to_owned()];
+        let cases = [("a case".to_owned(), RequestKind::Usual)];
         let mut client = ClientReport::new(Model::StopsAtWriteError, ConnectionUse::Close, cases);
         for outcome in TrialOutcome::VARIANTS {
             for _ in 0..10_000 {
@@ -293,8 +280,21 @@ mod tests {
             about: "",
             rule: "",
             verdict: CheckVerdict::Loses,
+            severity: None,
             sentence: super::super::sentence::sentence(std::slice::from_ref(&client)),
             clients: vec![client.clone()],
+        };
+        let scenarios: Vec<_> = scenario_names().map(scenario).collect();
+        let drain = Drain {
+            kind: DrainKind::Unknown,
+            bytes: None,
+            milliseconds: None,
+            sentence: "A word, ".repeat(30) + "a word.",
+        };
+        let server = ServerTraits {
+            server: None,
+            powered_by: None,
+            drain: &drain,
         };
         CheckReport {
             version: VERSION,
@@ -309,14 +309,10 @@ mod tests {
                 data_bytes: 0,
             },
             plain: Plain::of_a_server_that_takes(Duration::ZERO, true),
-            drain: Drain {
-                kind: DrainKind::Unknown,
-                bytes: None,
-                milliseconds: None,
-                sentence: "A word, ".repeat(30) + "a word.",
-            },
+            drain: drain.clone(),
             verdict: CheckVerdict::Loses,
-            scenarios: scenario_names().map(scenario).collect(),
+            losses: losses(&scenarios, &server),
+            scenarios,
             outages: Outages::default(),
             interrupted: false,
             baseline: None,

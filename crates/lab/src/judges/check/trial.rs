@@ -137,6 +137,8 @@ pub(super) struct Trial {
     pub(super) status: Option<u16>,
     /// The status is another one than is expected.
     pub(super) is_other_status: bool,
+    /// The response to the first request came whole, and that to the next one was lost.
+    pub(super) is_next_lost: bool,
     /// A pause of the client was much longer than asked for: this machine was busy.
     pub(super) is_late: bool,
     /// Bytes of response bodies that came.
@@ -166,6 +168,7 @@ impl Trial {
             outcome,
             status: None,
             is_other_status: false,
+            is_next_lost: false,
             is_late: false,
             body_bytes: 0,
             lost_bytes: 0,

@@ -19,10 +19,14 @@ impl Client<'_> {
         let cut = self.responses.current();
         let first = whole.first().or(cut).map(|one| one.status);
         let other = plain.and_then(|plain| self.other_status(plain));
+        let is_whole_before = self.script.responses > 1 && !whole.is_empty();
         Trial {
             outcome,
             status: other.or(first),
             is_other_status: other.is_some(),
+            is_next_lost: is_whole_before
+                && outcome.is_lost()
+                && outcome != TrialOutcome::GatewayError,
             is_late: self.is_late,
             body_bytes: whole.iter().chain(cut).map(|one| one.body_bytes).sum(),
             lost_bytes,
