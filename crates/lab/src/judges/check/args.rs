@@ -6,6 +6,7 @@ use std::time::Duration;
 use rstlab_cli::Settings;
 
 use super::execute::{CheckConfig, CheckTask, Outputs};
+use super::imitated::CLIENTS;
 use super::pace::RequestPace;
 use super::plan::CheckPlan;
 use super::request_args::RequestArgs;
@@ -84,6 +85,13 @@ pub struct CheckArgs {
     /// Run all scenarios but these (the URL stands before this option).
     #[arg(long, value_name = "NAME", num_args = 1.., conflicts_with = "scenario")]
     skip: Vec<String>,
+
+    /// Play what one client does on the wire: its writes, its use of the connection, its version of HTTP, and what it does
+    /// when a write fails. Without it, all scenarios run.
+    ///   nginx, nginx-unbuffered, haproxy, envoy, traefik, apache, caddy, alb, curl, browser
+    #[arg(long = "as", value_name = "CLIENT", verbatim_doc_comment)]
+    #[arg(conflicts_with_all = ["through", "http1_0", "gaps"])]
+    imitated: Option<String>,
 
     /// Print the scenarios, what each sends, and the rule that it tests.
     #[arg(long)]
@@ -188,6 +196,9 @@ impl CheckArgs {
             scenarios("--skip", &self.skip),
         );
         let fail_on = settings.choice("--fail-on", &self.fail_on, &FailOn::CHOICES);
+        let clients: Vec<_> = CLIENTS.iter().map(|client| (client.name, client)).collect();
+        let imitated = self.imitated.as_deref();
+        let imitated = imitated.map(|text| settings.choice("--as", text, &clients));
         let timeout = settings.time_limit("--timeout", &self.timeout);
         let statuses = self.expect_status.as_deref().map(|text| {
             list(settings, "--expect-status", text, |settings, text| {
@@ -223,6 +234,7 @@ impl CheckArgs {
             pace: given(rate)?.map_or_else(RequestPace::default, RequestPace::a_second),
             expected_statuses: given(statuses)?.unwrap_or_default(),
             retry: retry?,
+            imitated: given(imitated)?,
             ..request
         };
         let (flag, text) = match self.skip.is_empty() {

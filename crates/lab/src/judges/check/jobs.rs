@@ -63,7 +63,11 @@ pub(super) fn jobs(
             if cases.is_empty() {
                 continue;
             }
-            for model in Model::VARIANTS.iter().copied() {
+            let is_played = |model: &Model| {
+                plan.imitated
+                    .is_none_or(|client| client.is_played_by(*model))
+            };
+            for model in Model::VARIANTS.iter().copied().filter(is_played) {
                 jobs.push(Arc::new(Job {
                     scenario,
                     model,
@@ -79,9 +83,10 @@ pub(super) fn jobs(
 
 /// A request of HTTP/1.0 asks for the end of the connection, whatever its scenario says.
 fn connections(plan: &CheckPlan, one: &Scenario) -> &'static [ConnectionUse] {
-    match plan.http_1_0 {
-        true => &[ConnectionUse::Close],
-        false => one.connections,
+    match plan.imitated {
+        Some(client) => std::slice::from_ref(&client.connection),
+        None if plan.http_1_0 => &[ConnectionUse::Close],
+        None => one.connections,
     }
 }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use http::Method;
 
+use super::imitated::ImitatedClient;
 use super::pace::RequestPace;
 use crate::shared::target::Target;
 
@@ -20,6 +21,8 @@ pub struct CheckPlan {
     pub body: Vec<u8>,
     /// The requests are HTTP/1.0, and the scenarios that need HTTP/1.1 are left out.
     pub http_1_0: bool,
+    /// The client that is played in place of all; `None` plays all of them.
+    pub imitated: Option<&'static ImitatedClient>,
     /// Path of uploads that the server answers before it has read them; `None` is a path that does not exist.
     pub early_path: Option<String>,
     /// Lengths of the requests' bodies, in bytes; some scenarios have their own.
@@ -53,6 +56,7 @@ impl CheckPlan {
             headers: Vec::new(),
             body: Vec::new(),
             http_1_0: false,
+            imitated: None,
             early_path: None,
             body_sizes: vec![22, 60_000],
             gaps: [500, 2_000, 20_000].map(Duration::from_micros).into(),

@@ -69,6 +69,8 @@ pub struct CheckSettings {
     pub at_once: u64,
     /// Length of the body given with `--data`; 0 without it.
     pub data_bytes: u64,
+    /// The client that was played (`--as`); null if all scenarios were run.
+    pub played_as: Option<&'static str>,
 }
 
 /// A scenario's verdict and the trials behind it.

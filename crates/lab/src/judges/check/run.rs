@@ -135,6 +135,7 @@ async fn run_after_plain(
             timeout_ms: u64::try_from(plan.timeout.as_millis()).unwrap_or(u64::MAX),
             at_once: runner::at_once(&plain) as u64,
             data_bytes: plan.body.len() as u64,
+            played_as: plan.imitated.map(|client| client.name),
         },
         plain: Arc::unwrap_or_clone(plain),
         drain,

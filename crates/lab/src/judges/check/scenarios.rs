@@ -62,6 +62,9 @@ pub(super) fn selected(plan: &CheckPlan) -> Vec<Scenario> {
         (plan.scenarios.is_empty() || is_in(&plan.scenarios, one.name))
             && !is_in(&plan.skip, one.name)
             && !(plan.http_1_0 && NEED_HTTP_1_1.contains(&one.name))
+            && plan
+                .imitated
+                .is_none_or(|client| client.scenarios().contains(&one.name))
     };
     SCENARIOS.into_iter().filter(is_wanted).collect()
 }

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
+use super::imitated::ImitatedClient;
 use super::plan::CheckPlan;
+use super::trial::ConnectionUse;
 
 /// What a client does on one connection: the scenarios write it, the client plays it.
 #[derive(Debug, Clone, Default)]
@@ -14,6 +16,8 @@ pub(super) struct Script {
     pub(super) same_path: bool,
     /// A reset may come a second after the response and its FIN: some servers wait before they close for good.
     pub(super) watches_long: bool,
+    /// The client whose writes these are.
+    pub(super) imitated: Option<&'static ImitatedClient>,
     /// The method of the requests is HEAD: responses have no body.
     pub(super) head_only: bool,
 }
@@ -41,7 +45,9 @@ impl Script {
     /// a step fills.
     pub(super) fn new(plan: &CheckPlan, mut steps: Vec<Step>) -> Self {
         let mut body = plan.body.as_slice();
-        if !body.is_empty() {
+        if let Some(client) = plan.imitated {
+            steps = client.writes(plan, steps);
+        } else if !body.is_empty() {
             for step in &mut steps {
                 if let Step::Fill(bytes) = *step {
                     *step = Step::Send(filled(&mut body, bytes));
@@ -53,6 +59,7 @@ impl Script {
             responses: 1,
             same_path: true,
             watches_long: false,
+            imitated: plan.imitated,
             head_only: plan.method == "HEAD",
         }
     }
@@ -113,10 +120,18 @@ impl<'a> RequestHead<'a> {
             connection: Some("close"),
             fields: Vec::new(),
         };
-        if plan.http_1_0 {
-            head.version_1_0()
-        } else {
-            head
+        match plan.imitated {
+            Some(client) => Self {
+                version: if client.http_1_0 {
+                    "HTTP/1.0"
+                } else {
+                    "HTTP/1.1"
+                },
+                connection: (client.connection == ConnectionUse::Close).then_some("close"),
+                ..head
+            },
+            None if plan.http_1_0 => head.version_1_0(),
+            None => head,
         }
     }
 

@@ -176,8 +176,11 @@ pub(super) fn settings(report: &CheckReport) -> String {
         1 => "one connection at a time, as the server serves one at a time".to_owned(),
         more => format!("{more} connections at once"),
     };
+    let played_as = settings.played_as.map_or(String::new(), |client| {
+        format!("The client is played as {client}. ")
+    });
     format!(
-        "Settings: {buffer}everything sent before reading, reading from {} ms after the first byte, {at_once}. \"stops\" is a client that stops at a write error, as nginx and Envoy do; the ordinary client has the system's buffers and reads at once. \"kept\" are requests that leave the connection open, \"close\" those with Connection: close.",
+        "{played_as}Settings: {buffer}everything sent before reading, reading from {} ms after the first byte, {at_once}. \"stops\" is a client that stops at a write error, as nginx and Envoy do; the ordinary client has the system's buffers and reads at once. \"kept\" are requests that leave the connection open, \"close\" those with Connection: close.",
         settings.read_delay_ms
     )
 }
@@ -307,6 +310,7 @@ mod tests {
                 timeout_ms: 5000,
                 at_once: 1,
                 data_bytes: 0,
+                played_as: None,
             },
             plain: Plain::of_a_server_that_takes(Duration::ZERO, true),
             drain: drain.clone(),

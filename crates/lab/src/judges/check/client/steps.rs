@@ -238,7 +238,11 @@ impl<'a> Client<'a> {
 
     async fn fill(&mut self, mut left: u64) {
         while left > 0 && !self.is_over() && self.broken.is_none() {
-            let piece = usize::try_from(left).unwrap_or(PIECE).min(PIECE);
+            let most = self
+                .script
+                .imitated
+                .map_or(PIECE, |client| client.max_write.min(PIECE));
+            let piece = usize::try_from(left).unwrap_or(most).min(most);
             self.send(&FILL[..piece]).await;
             left -= piece as u64;
             if left > 0 && !self.manner.model.reads_late() {
@@ -285,9 +289,10 @@ impl<'a> Client<'a> {
 
     fn write_failed(&mut self, call: SocketCall, error: &io::Error) {
         self.note(call, error);
+        let stops = self.script.imitated.is_some_and(|client| client.stops);
         match self.manner.model {
-            Model::Ordinary | Model::ReadsOn => self.broken = Some(error.kind()),
-            Model::StopsAtWriteError => self.end = Some(ClientEnd::GaveUp),
+            Model::Ordinary | Model::ReadsOn if !stops => self.broken = Some(error.kind()),
+            _ => self.end = Some(ClientEnd::GaveUp),
         }
     }
 
