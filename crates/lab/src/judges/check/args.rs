@@ -44,10 +44,10 @@ const MAX_RATE: f64 = 100_000.0;
     after_help = "So that bytes can be lost on one machine, a client has a receive buffer of 4096 bytes (on TCP), \
                   sends everything before it reads, and starts reading 4 ms after the first byte came. Ask for a path \
                   with a large response, over 16 KiB: a small one is never cut on one machine.\n\
-                  Exit codes: 0 nothing was lost (and with --fail-on reset: no reset; with --baseline: nothing got \
-                  worse; with --through: every client got the answer), 1 something was, 2 bad settings, no connection, \
-                  no HTTP server there, no time for a trial, or most requests were answered with 401 or 429, 3 nothing \
-                  was lost, but not every scenario can tell (without --baseline). An interrupted check is never 0."
+                  Exit codes: 0 nothing was lost that is as bad as --fail-on says (with --fail-on reset: and no reset; \
+                  with --baseline: nothing got worse; with --through: every client got the answer), 1 something was, 2 \
+                  bad settings, no connection, no HTTP server there, no time for a trial, or most requests were answered \
+                  with 401 or 429, 3 as 0, but not every scenario can tell (without --baseline). An interrupted check is never 0."
 )]
 pub struct CheckArgs {
     /// An http:// URL, such as http://127.0.0.1:8000/path?query

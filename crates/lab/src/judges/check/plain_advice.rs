@@ -143,3 +143,84 @@ impl ServerTraits<'_> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::drain::{Bound, DrainKind};
+    use super::*;
+
+    /// The advice for a server that names itself so and reads on for so many bytes.
+    fn told(server: Option<&str>, powered_by: Option<&str>, bytes: Option<u64>) -> String {
+        let bound = bytes.map(|bytes| Bound {
+            at_least: bytes,
+            less_than: Some(bytes + 1),
+        });
+        let drain = Drain::new(DrainKind::ReadsOn, bound, None);
+        let server = ServerTraits {
+            server,
+            powered_by,
+            drain: &drain,
+        };
+        advice(RequestKind::Refused, &server, None)
+    }
+
+    #[test]
+    fn a_server_is_known_by_its_name_or_by_its_bound() {
+        const KIB: u64 = 1024;
+        for (server, powered_by, bytes, part) in [
+            (Some("gunicorn"), None, None, "or go to gunicorn 26"),
+            (
+                Some("gunicorn/20.0.4"),
+                None,
+                Some(1),
+                "or go to gunicorn 26",
+            ),
+            (
+                Some("gunicorn"),
+                None,
+                Some(64 * KIB),
+                "gunicorn from 26 drains",
+            ),
+            (Some("uvicorn"), None, None, "await request.body()"),
+            (None, Some("Express"), None, "req.resume()"),
+            (Some("nginx/1.22.1"), Some("Express"), None, "req.resume()"),
+            (
+                Some("nginx/1.22.1"),
+                None,
+                None,
+                "the address in proxy_pass",
+            ),
+            (Some("Apache/2.4.57 (Debian)"), None, None, "ProxyPass"),
+            (Some("Apache-Coyote/1.1"), None, None, "maxSwallowSize"),
+            (Some("mine"), None, Some(64 * KIB), "gunicorn from 26"),
+            (None, None, Some(256 * KIB), "Go's net/http"),
+            (None, None, Some(2048 * KIB), "Tomcat"),
+            (
+                None,
+                None,
+                Some(1000 * KIB),
+                "Let the server read the whole body",
+            ),
+            (None, None, None, "Let the server read the whole body"),
+        ] {
+            let told = told(server, powered_by, bytes);
+            assert!(
+                told.contains(part),
+                "{server:?} {powered_by:?} {bytes:?}: {told}"
+            );
+        }
+    }
+
+    #[test]
+    fn only_for_usual_requests_a_proxy_in_front_may_help() {
+        let drain = Drain::new(DrainKind::ResetsAtOnce, None, None);
+        let server = ServerTraits {
+            server: None,
+            powered_by: None,
+            drain: &drain,
+        };
+        let helps = |requests| advice(requests, &server, None).contains("proxy_request_buffering");
+        assert!(helps(RequestKind::Usual));
+        assert!(!helps(RequestKind::OverBound));
+    }
+}
