@@ -1,10 +1,12 @@
 //! Lost responses for people: the first sentence of a report, and what is said about each loss.
 
-use super::losses::Loss;
+use super::losses::{Loss, LostShare};
+use super::trial::{ConnectionUse, Model};
 use super::verdict::CheckVerdict;
 use crate::shared::color::{Tone, tone_words};
 use crate::shared::wrapped::wrapped;
 use rstlab_cli::grouped;
+use strum::VariantArray as _;
 
 /// The report that the proof compares with.
 const BASELINE: &str = "before.json";
@@ -91,17 +93,21 @@ fn parts(
     loss: &Loss,
     before: Option<&Loss>,
 ) -> impl Iterator<Item = (&'static str, String)> {
-    let shares = loss.shares.iter().map(|share| {
-        format!(
-            "{} {} of {}",
-            share.connection.as_ref(),
-            grouped(share.lost),
-            grouped(share.trials)
+    let who = Model::VARIANTS.iter().filter_map(|client| {
+        let shares = loss.shares.iter().filter(|one| one.client == *client);
+        sum(client.as_ref(), shares)
+    });
+    let uses = ConnectionUse::VARIANTS.iter().filter_map(|connection| {
+        let hit = |one: &&LostShare| loss.clients.contains(&one.client);
+        let shares = loss.shares.iter().filter(hit);
+        sum(
+            connection.as_ref(),
+            shares.filter(|one| one.connection == *connection),
         )
     });
-    let shares = format!(
+    let place = format!(
         "{}; in {}.",
-        shares.collect::<Vec<_>>().join(", "),
+        uses.collect::<Vec<_>>().join(", "),
         loss.scenarios.join(", ")
     );
     let proof = format!(
@@ -114,7 +120,8 @@ fn parts(
         false => loss.what_to_do.clone(),
     };
     let parts = [
-        ("Where", Some(shares)),
+        ("Who", Some(who.collect::<Vec<_>>().join(", ") + ".")),
+        ("Where", Some(place)),
         (
             "Proxies that send so by their defaults",
             loss.proxies.clone(),
@@ -125,6 +132,15 @@ fn parts(
     ];
     let parts = parts.into_iter();
     parts.filter_map(|(name, words)| Some((name, words?)))
+}
+
+/// A name, and how many of these trials lost a response; `None` without trials.
+fn sum<'a>(name: &str, shares: impl Iterator<Item = &'a LostShare>) -> Option<String> {
+    let (lost, trials) = shares.fold((0, 0), |(lost, trials), one| {
+        (lost + one.lost, trials + one.trials)
+    });
+    let text = format!("{name} {} of {}", grouped(lost), grouped(trials));
+    (trials > 0).then_some(text)
 }
 
 fn note() -> String {

@@ -22,7 +22,8 @@ pub struct Loss {
     pub requests: RequestKind,
     /// The clients that lose responses.
     pub clients: Vec<Model>,
-    /// How many of their trials lost a response, by what the requests say about the connection.
+    /// How many trials lost a response, by what the requests say about the connection and by client, also of those that
+    /// lost none.
     pub shares: Vec<LostShare>,
     /// The scenarios in which responses were lost.
     #[schemars(extend("items" = {"enum": scenario_names().collect::<Vec<_>>()}))]
@@ -39,11 +40,13 @@ pub struct Loss {
     pub what_to_do: String,
 }
 
-/// Trials on connections of one use, and those of them that lost their response.
+/// A client's trials on connections of one use, and those of them that lost their response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct LostShare {
     /// What the requests say about the connection.
     pub connection: ConnectionUse,
+    /// How the client reads, and what it does when sending fails.
+    pub client: Model,
     /// Trials that lost their response.
     pub lost: u64,
     /// All trials.
@@ -92,18 +95,23 @@ fn loss(
         .iter()
         .map(|client| Severity::of(requests, *client))
         .max()?;
-    let shares = ConnectionUse::VARIANTS.iter().filter_map(|connection| {
-        let same = scenarios.iter().flat_map(|scenario| {
-            let clients = scenario.clients.iter();
-            let same =
-                clients.filter(|one| one.connection == *connection && losing.contains(&one.client));
-            same.map(|one| (lost(one, requests), trials(scenario, one, requests)))
-        });
-        let (lost, trials) = same.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
-        (trials > 0).then_some(LostShare {
+    let uses = ConnectionUse::VARIANTS.iter();
+    let pairs = uses.flat_map(|connection| clients.iter().map(move |client| (connection, client)));
+    let shares = pairs.filter_map(|(connection, client)| {
+        let (mut lost_all, mut trials_all) = (0, 0);
+        for scenario in scenarios {
+            for one in &scenario.clients {
+                if (one.connection, one.client) == (*connection, *client) {
+                    lost_all += lost(one, requests);
+                    trials_all += trials(scenario, one, requests);
+                }
+            }
+        }
+        (trials_all > 0).then_some(LostShare {
             connection: *connection,
-            lost,
-            trials,
+            client: *client,
+            lost: lost_all,
+            trials: trials_all,
         })
     });
     let shares: Vec<_> = shares.collect();
@@ -159,13 +167,16 @@ const PROXIES_THAT_CLOSE: &str = "nginx up to 1.29.6";
 
 /// The proxies that send usual requests as those that lost their response.
 fn proxies(requests: RequestKind, shares: &[LostShare]) -> Option<String> {
-    let lost = shares.iter().filter(|share| share.lost > 0);
-    let each = lost.map(|share| {
-        let names = match share.connection {
+    let lost = ConnectionUse::VARIANTS.iter().filter(|connection| {
+        let mut lost = shares.iter().filter(|share| share.lost > 0);
+        lost.any(|share| share.connection == **connection)
+    });
+    let each = lost.map(|connection| {
+        let names = match connection {
             ConnectionUse::Kept => PROXIES_THAT_KEEP,
             ConnectionUse::Close => PROXIES_THAT_CLOSE,
         };
-        format!("{}: {names}", share.connection.as_ref())
+        format!("{}: {names}", connection.as_ref())
     });
     let each: Vec<_> = each.collect();
     (requests == RequestKind::Usual).then(|| each.join("; "))
@@ -173,6 +184,8 @@ fn proxies(requests: RequestKind, shares: &[LostShare]) -> Option<String> {
 
 fn sentence(requests: RequestKind, clients: &[Model], shares: &[LostShare]) -> String {
     let who = match clients {
+        // Whether an ordinary client meets a bound in time is a rare race.
+        _ if requests == RequestKind::OverBound => "clients",
         [Model::Ordinary] => "ordinary clients",
         [Model::StopsAtWriteError] => "clients that stop at a write error",
         [Model::ReadsOn | Model::StopsAtWriteError, ..] => {
@@ -189,7 +202,10 @@ fn sentence(requests: RequestKind, clients: &[Model], shares: &[LostShare]) -> S
             "responses to rare requests (HTTP/1.0, GET with a body, trailers, pipelining, half-close)"
         }
     };
-    let sum = |of: fn(&LostShare) -> u64| grouped(shares.iter().map(of).sum::<u64>());
+    let sum = |of: fn(&LostShare) -> u64| {
+        let shares = shares.iter().filter(|one| clients.contains(&one.client));
+        grouped(shares.map(of).sum::<u64>())
+    };
     let (lost, trials) = (sum(|share| share.lost), sum(|share| share.trials));
     format!("{who} lose {what}: {lost} of {trials}.")
 }
