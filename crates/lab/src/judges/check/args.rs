@@ -6,13 +6,13 @@ use std::time::Duration;
 use rstlab_cli::Settings;
 
 use super::execute::{CheckConfig, CheckTask, Outputs};
+use super::fail_on::FailOn;
 use super::imitated::CLIENTS;
 use super::pace::RequestPace;
 use super::plan::CheckPlan;
 use super::request_args::RequestArgs;
 use super::route::RouteArgs;
 use super::scenarios::{scenario_names, selected};
-use super::severity::FailOn;
 use crate::shared::given::given;
 use crate::shared::target::{Address, Target};
 use crate::shared::url::Url;

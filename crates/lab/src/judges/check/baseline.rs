@@ -9,8 +9,8 @@ use serde::Deserialize;
 use strum::VariantArray as _;
 
 use super::comparison::{Change, Comparison, FailedShare, Finding, change};
+use super::fail_on::FailOn;
 use super::report::{CheckReport, VERSION};
-use super::severity::FailOn;
 use super::trial::{ConnectionUse, Model, TrialOutcome};
 use super::verdict::CheckVerdict;
 

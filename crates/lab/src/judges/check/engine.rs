@@ -17,7 +17,6 @@ use super::report::ScenarioReport;
 use super::runner::Runner;
 use super::scenarios::Scenario;
 use super::sentence::sentence;
-use super::severity::Severity;
 use super::verdict::CheckVerdict;
 use crate::shared::target::Address;
 
@@ -110,7 +109,7 @@ pub(super) async fn run(
     }
     for report in &mut reports {
         report.verdict = CheckVerdict::worst(report.clients.iter().map(|client| client.verdict));
-        report.severity = Severity::worst(report);
+        report.severity = report.worst_loss();
         report.sentence = sentence(&report.clients);
     }
     Ok((reports, runner.refusals.report(runner.left_out)))

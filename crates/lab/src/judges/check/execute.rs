@@ -10,12 +10,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::baseline::Baseline;
 use super::cannot_check::CannotCheck;
+use super::fail_on::FailOn;
 use super::list::list;
 use super::plan::CheckPlan;
 use super::report::CheckReport;
 use super::route::Route;
 use super::run::run_until;
-use super::severity::FailOn;
 use super::verdict::CheckVerdict;
 use super::{junit, markdown, text, through};
 use crate::shared::output::{Output, advance, print, progress_bar};
@@ -186,7 +186,7 @@ async fn check(task: &CheckTask, files: Files) -> anyhow::Result<ExitCode> {
 /// A check that could not tell does not pass. With a baseline it passes if nothing got worse.
 fn exit_code(report: &CheckReport, fail_on: FailOn) -> ExitCode {
     let mut scenarios = report.scenarios.iter();
-    let has_failed = scenarios.any(|one| report.fails(one, fail_on));
+    let has_failed = scenarios.any(|one| fail_on.fails(report, one));
     let mut scenarios = report.scenarios.iter();
     let cannot_tell =
         report.baseline.is_none() && scenarios.any(|one| one.verdict == CheckVerdict::CannotTell);

@@ -2,15 +2,15 @@
 
 use quick_junit::{NonSuccessKind, Report as Junit, TestCase, TestCaseStatus, TestSuite};
 
+use super::fail_on::FailOn;
 use super::report::CheckReport;
-use super::severity::FailOn;
 use super::verdict::CheckVerdict;
 
 /// The verdicts as JUnit XML: each scenario is a test, and a scenario that can't tell is a skipped test.
 pub(super) fn junit(url: &str, report: &CheckReport, fail_on: FailOn) -> anyhow::Result<String> {
     let mut suite = TestSuite::new(url);
     for scenario in &report.scenarios {
-        let mut status = if report.fails(scenario, fail_on) {
+        let mut status = if fail_on.fails(report, scenario) {
             let mut status = TestCaseStatus::non_success(NonSuccessKind::Failure);
             status.set_type(scenario.rule);
             status

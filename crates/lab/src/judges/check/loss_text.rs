@@ -1,6 +1,6 @@
 //! Lost responses for people: the first sentence of a report, and what is said about each loss.
 
-use super::losses::{Loss, LostShare};
+use super::loss::{Loss, LostShare};
 use super::trial::{ConnectionUse, Model};
 use super::verdict::CheckVerdict;
 use crate::shared::color::{Tone, tone_words};

@@ -6,12 +6,12 @@ use serde::Serialize;
 use super::comparison::Comparison;
 use super::counts::Counts;
 use super::drain::Drain;
-use super::losses::Loss;
+use super::loss::Loss;
 use super::outages::Outages;
 use super::probe::Plain;
 use super::reasons::ReasonCount;
 use super::scenarios::{Scenario, scenario_names};
-use super::severity::{FailOn, RequestKind, Severity};
+use super::severity::{RequestKind, Severity};
 use super::trial::{ConnectionUse, FailedCall, Model, SocketCall, Trial, TrialOutcome};
 use super::verdict::{CheckVerdict, interval};
 use crate::shared::tally::tally;
@@ -245,6 +245,17 @@ impl ClientReport {
 }
 
 impl CaseReport {
+    /// Trials that lost their response, by the kind of the request that lost it: on a kept connection the first request is
+    /// of its own kind.
+    pub(super) fn lost_by_kind(&self) -> [(RequestKind, u64); 2] {
+        let lost = self.counts.outcomes.lost();
+        let next = match self.requests {
+            RequestKind::Rare => 0,
+            _ => self.counts.lost_next,
+        };
+        [(self.requests, lost - next), (RequestKind::Next, next)]
+    }
+
     /// Nothing can be told because the responses are small: no reset could have taken them.
     pub(super) fn is_too_small(&self) -> bool {
         let Counts {
@@ -260,14 +271,6 @@ impl CaseReport {
 }
 
 impl CheckReport {
-    /// Whether a scenario fails: with a baseline, only one that got worse fails.
-    pub(super) fn fails(&self, scenario: &ScenarioReport, fail_on: FailOn) -> bool {
-        match &self.baseline {
-            Some(comparison) => comparison.is_worse_in(scenario.name),
-            None => fail_on.fails(scenario),
-        }
-    }
-
     /// Trials of all scenarios and clients together.
     pub fn counts(&self) -> Counts {
         let mut all = Counts::default();
@@ -296,6 +299,16 @@ impl ScenarioReport {
             sentence: String::new(),
             clients: Vec::new(),
         }
+    }
+
+    /// How bad the worst loss among its trials is; `None` if no response was lost.
+    pub(super) fn worst_loss(&self) -> Option<Severity> {
+        let of_clients = self.clients.iter().flat_map(|client| {
+            let lost = client.cases.iter().flat_map(CaseReport::lost_by_kind);
+            lost.filter(|(_, lost)| *lost > 0)
+                .map(|(requests, _)| Severity::of(requests, client.client))
+        });
+        of_clients.max()
     }
 
     /// Nothing can be told only because the responses are small.

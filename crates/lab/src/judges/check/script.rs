@@ -46,7 +46,7 @@ impl Script {
     pub(super) fn new(plan: &CheckPlan, mut steps: Vec<Step>) -> Self {
         let mut body = plan.body.as_slice();
         if let Some(client) = plan.imitated {
-            steps = client.writes(plan, steps);
+            steps = written(client, plan, steps);
         } else if !body.is_empty() {
             for step in &mut steps {
                 if let Step::Fill(bytes) = *step {
@@ -96,6 +96,60 @@ fn filled(body: &mut &[u8], bytes: u64) -> Vec<u8> {
     let mut filled = now.to_vec();
     filled.resize(bytes, b' ');
     filled
+}
+
+/// How long to wait for `100 Continue`. curl waits 1 s; a server that sends it does so at once.
+const CONTINUE_WAIT: Duration = Duration::from_millis(500);
+
+/// The steps as a known client writes: a head, its body and the pauses between become the client's own writes.
+fn written(client: &ImitatedClient, plan: &CheckPlan, steps: Vec<Step>) -> Vec<Step> {
+    let mut written = Vec::new();
+    let mut steps = steps.into_iter().peekable();
+    while let Some(step) = steps.next() {
+        let Step::Send(mut head) = step else {
+            written.push(step);
+            continue;
+        };
+        let end = head.windows(4).position(|four| four == b"\r\n\r\n");
+        let end = end.map_or(head.len(), |at| at + 4);
+        let mut body = (head.len() - end) as u64;
+        head.truncate(end);
+        while let Some(Step::Pause(_) | Step::Fill(_)) = steps.peek() {
+            if let Some(Step::Fill(bytes)) = steps.next() {
+                body += bytes;
+            }
+        }
+        write(client, plan, head, body, &mut written);
+    }
+    written
+}
+
+fn write(
+    client: &ImitatedClient,
+    plan: &CheckPlan,
+    mut head: Vec<u8>,
+    body: u64,
+    written: &mut Vec<Step>,
+) {
+    let (joined, expects) = (client.bytes_with_head(body), client.expects_continue(body));
+    if expects {
+        head.truncate(head.len() - 2);
+        head.extend_from_slice(b"Expect: 100-continue\r\n\r\n");
+    }
+    head.extend(content(plan, joined));
+    written.push(Step::Send(head));
+    if expects {
+        written.push(Step::AwaitContinue(CONTINUE_WAIT));
+    } else if joined == 0 && body > 0 && !client.gap.is_zero() {
+        written.push(Step::Pause(client.gap));
+    }
+    if body > joined && plan.body.is_empty() {
+        written.push(Step::Fill(body - joined));
+    } else if body > joined {
+        let rest = &content(plan, body)[joined as usize..];
+        let pieces = rest.chunks(client.max_write);
+        written.extend(pieces.map(|piece| Step::Send(piece.to_vec())));
+    }
 }
 
 /// A request's head.
@@ -216,3 +270,60 @@ impl<'a> RequestHead<'a> {
 }
 
 const AGENT: &str = concat!("rstlab-check/", env!("CARGO_PKG_VERSION"));
+
+#[cfg(test)]
+mod tests {
+    use super::super::imitated::CLIENTS;
+    use super::*;
+    use crate::shared::target::Target;
+
+    /// How each client writes requests with these bodies: head and body, pause, rest.
+    fn summary(client: &'static ImitatedClient, body: u64) -> String {
+        let target = Target::from(std::net::SocketAddr::from(([127, 0, 0, 1], 80)));
+        let plan = CheckPlan::new(target);
+        let head = b"POST / HTTP/1.1\r\n\r\n".to_vec();
+        let head_bytes = head.len();
+        let steps = vec![
+            Step::Send(head),
+            Step::Pause(Duration::from_secs(9)),
+            Step::Fill(body),
+        ];
+        let steps = written(client, &plan, steps)
+            .into_iter()
+            .map(|step| match step {
+                Step::Send(bytes) if bytes.ends_with(b"Expect: 100-continue\r\n\r\n") => {
+                    "expect".to_owned()
+                }
+                Step::Send(bytes) => format!("head+{}", bytes.len() - head_bytes),
+                Step::Fill(bytes) => bytes.to_string(),
+                step => format!("{step:?}"),
+            });
+        steps.collect::<Vec<_>>().join(", ")
+    }
+
+    #[test]
+    fn each_client_writes_small_and_large_bodies_in_its_own_way() {
+        let rows: Vec<_> = CLIENTS
+            .iter()
+            .map(|client| {
+                let sizes = [22, 20_000, 2_000_000].map(|bytes| summary(client, bytes));
+                format!("{}: {}", client.name, sizes.join(" | "))
+            })
+            .collect();
+        assert_eq!(
+            rows,
+            [
+                "nginx: head+22 | head+8192, 11808 | head+8192, 1991808",
+                "nginx-unbuffered: head+0, Pause(1ms), 22 | head+0, Pause(1ms), 20000 | head+0, Pause(1ms), 2000000",
+                "haproxy: head+22 | head+0, Pause(1ms), 20000 | head+0, Pause(1ms), 2000000",
+                "envoy: head+0, Pause(1ms), 22 | head+0, Pause(1ms), 20000 | head+0, Pause(1ms), 2000000",
+                "traefik: head+0, Pause(1ms), 22 | head+0, Pause(1ms), 20000 | head+0, Pause(1ms), 2000000",
+                "apache: head+22 | head+16384, 3616 | head+16384, 1983616",
+                "caddy: head+0, Pause(1ms), 22 | head+0, Pause(1ms), 20000 | head+0, Pause(1ms), 2000000",
+                "alb: head+0, Pause(1ms), 22 | head+0, Pause(1ms), 20000 | head+0, Pause(1ms), 2000000",
+                "curl: head+22 | head+20000 | expect, AwaitContinue(500ms), 2000000",
+                "browser: head+22 | head+0, 20000 | head+0, 2000000",
+            ]
+        );
+    }
+}

@@ -1,11 +1,10 @@
-//! How bad a lost response is, by who loses it: the one table, and what a check fails on.
+//! How bad a lost response is, by who loses it: the one table.
 
 use schemars::JsonSchema;
 use serde::Serialize;
 use strum::{AsRefStr, VariantArray};
 
-use super::report::{CaseReport, ScenarioReport};
-use super::trial::{Model, TrialOutcome};
+use super::trial::Model;
 
 /// How bad it is that responses are lost, from the mildest to the worst.
 #[derive(
@@ -87,60 +86,6 @@ impl Severity {
             | (RequestKind::OverBound | RequestKind::Refused, _) => Self::Medium,
             (RequestKind::Rare, _) => Self::Low,
         }
-    }
-
-    /// The worst that a scenario's trials show; `None` if no response was lost.
-    pub(super) fn worst(scenario: &ScenarioReport) -> Option<Self> {
-        let of_clients = scenario.clients.iter().flat_map(|client| {
-            let lost = client.cases.iter().flat_map(lost_by_kind);
-            lost.filter(|(_, lost)| *lost > 0)
-                .map(|(requests, _)| Self::of(requests, client.client))
-        });
-        of_clients.max()
-    }
-}
-
-/// Trials of a case that lost their response, by the kind of the request that lost it: on a kept connection the first
-/// request is of its own kind.
-pub(super) fn lost_by_kind(case: &CaseReport) -> [(RequestKind, u64); 2] {
-    let lost = case.counts.outcomes.lost();
-    let next = match case.requests {
-        RequestKind::Rare => 0,
-        _ => case.counts.lost_next,
-    };
-    [(case.requests, lost - next), (RequestKind::Next, next)]
-}
-
-/// What a check fails on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum FailOn {
-    /// A lost response that is so bad, or worse.
-    Lost(Severity),
-    /// A lost response, or a connection that was reset.
-    Reset,
-}
-
-impl FailOn {
-    /// The values of `--fail-on`.
-    pub(super) const CHOICES: [(&str, Self); 5] = [
-        ("critical", Self::Lost(Severity::Critical)),
-        ("high", Self::Lost(Severity::High)),
-        ("medium", Self::Lost(Severity::Medium)),
-        ("low", Self::Lost(Severity::Low)),
-        ("reset", Self::Reset),
-    ];
-
-    /// Whether a scenario fails.
-    pub(super) fn fails(self, scenario: &ScenarioReport) -> bool {
-        match self {
-            Self::Lost(least) => scenario.severity.is_some_and(|worst| worst >= least),
-            Self::Reset => scenario.severity.is_some() || scenario.resets() > 0,
-        }
-    }
-
-    /// Whether a trial that ended so is a failure, as far as a baseline is concerned.
-    pub(super) const fn is_failure(self, outcome: TrialOutcome) -> bool {
-        outcome.is_lost() || (matches!(self, Self::Reset) && outcome.is_reset())
     }
 }
 
