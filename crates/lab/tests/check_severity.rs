@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::collections::BTreeSet;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -12,9 +13,12 @@ use rstlab_tests::{
     Peer, assert_contains, content_length, cut, head_field, read_request, soon, text,
     try_read_head, words,
 };
+use rstlab_upstream::{Mode, UpstreamConfig as Config};
+use rstlab_witness::{Takers, Witness};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::process::Command;
+use tokio_util::sync::CancellationToken;
 
 /// A whole response that leaves the connection open.
 const KEPT: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
@@ -206,6 +210,58 @@ async fn a_server_without_a_loss_has_no_severity() {
     let report = checked(peer, plan).await;
     assert_eq!(found(&report), [], "{report:#?}");
     assert!(report.scenarios.iter().all(|one| one.severity.is_none()));
+}
+
+/// Checks an upstream with some scenarios of each kind.
+async fn upstream(mode: Mode) -> CheckReport {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let config = Config {
+        mode,
+        ..Config::default()
+    };
+    let stop = CancellationToken::new();
+    let server = tokio::spawn(rstlab_upstream::run(
+        listener,
+        config.into(),
+        Takers::default(),
+        Witness::default(),
+        stop.clone(),
+    ));
+    let scenarios = ["body-after-gap", "body-large", "early-answer", "half-close"];
+    let asked = CheckPlan {
+        trials: 12,
+        scenarios: scenarios.map(str::to_owned).into(),
+        ..CheckPlan::new(Target::from(address))
+    };
+    let report = soon(check::run(&asked, |_, _| {})).await.unwrap();
+    stop.cancel();
+    soon(server).await.unwrap().unwrap();
+    report
+}
+
+#[tokio::test]
+async fn modes_of_the_upstream_have_their_severities() {
+    let drain = upstream(Mode::Drain).await;
+    assert_eq!(found(&drain), [], "{drain:#?}");
+    let linger = upstream(Mode::Linger).await;
+    let severities = linger.losses.iter().map(|loss| loss.severity);
+    assert!(severities.max() <= Some(Severity::Medium), "{linger:#?}");
+    let lazy = upstream(Mode::Lazy).await;
+    let severities: Vec<_> = lazy.losses.iter().map(|loss| loss.severity).collect();
+    assert!(severities[0] >= Severity::High, "{lazy:#?}");
+    assert!(
+        severities.is_sorted_by(|one, next| one >= next),
+        "{lazy:#?}"
+    );
+    let kinds: BTreeSet<_> = lazy.losses.iter().map(|loss| loss.requests).collect();
+    for kind in [
+        RequestKind::Usual,
+        RequestKind::OverBound,
+        RequestKind::Rare,
+    ] {
+        assert!(kinds.contains(&kind), "{lazy:#?}");
+    }
 }
 
 #[tokio::test]
