@@ -307,3 +307,37 @@ async fn fail_on_is_the_least_severity_that_fails_a_check() {
         }
     }
 }
+
+#[tokio::test]
+async fn what_is_new_since_a_baseline_fails_only_if_it_is_as_bad_as_fail_on_says() {
+    let directory = tempfile::tempdir().unwrap();
+    let before = directory.path().join("before.json");
+    let before = before.to_str().unwrap();
+    let never: fn(&str, usize) -> bool = |_, _| false;
+    let http_1_0: fn(&str, usize) -> bool = |head, _| head.contains("HTTP/1.0");
+    for (is_cut, more, code) in [
+        (never, ["--json", before], 0),
+        (http_1_0, ["--baseline", before], 0),
+        (
+            http_1_0,
+            ["--fail-on=low", &format!("--baseline={before}")],
+            1,
+        ),
+    ] {
+        let peer = cutting(is_cut).await;
+        let url = format!("http://{}/", peer.address);
+        let output = Command::new(env!("CARGO_BIN_EXE_rstlab"))
+            .args(["check", &url, "--trials=2", "--scenario=http-1.0"])
+            .args(more)
+            .env_remove("LOG")
+            .stdin(Stdio::null())
+            .kill_on_drop(true)
+            .output();
+        let output = soon(output).await.unwrap();
+        let printed = words(text(&output.stdout));
+        assert_eq!(output.status.code(), Some(code), "{more:?}: {printed}");
+        let is_new = printed.starts_with("Something got worse");
+        assert_eq!(is_new, more[0] != "--json", "{printed}");
+        peer.finish().await;
+    }
+}

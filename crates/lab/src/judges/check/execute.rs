@@ -28,7 +28,7 @@ const EXIT_CANNOT_TELL: u8 = 3;
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct Outputs {
     /// An earlier report of --json: the report begins with what is fixed, still there and new since then. The exit code is
-    /// 1 only if something got worse.
+    /// 1 only if something got worse that is as bad as --fail-on says.
     #[arg(long, value_name = "FILE", conflicts_with = "through")]
     baseline: Option<PathBuf>,
 

@@ -23,15 +23,15 @@ impl FailOn {
         ("reset", Self::Reset),
     ];
 
-    /// Whether a scenario fails: with a baseline, only one that got worse fails.
+    /// Whether a scenario fails: with a baseline, only one that got worse does.
     pub(super) fn fails(self, report: &CheckReport, scenario: &ScenarioReport) -> bool {
-        if let Some(comparison) = &report.baseline {
-            return comparison.is_worse_in(scenario.name);
-        }
-        match self {
-            Self::Lost(least) => scenario.severity.is_some_and(|worst| worst >= least),
-            Self::Reset => scenario.severity.is_some() || scenario.resets() > 0,
-        }
+        let baseline = report.baseline.as_ref();
+        let may_fail = baseline.is_none_or(|baseline| baseline.is_worse_in(scenario.name));
+        may_fail
+            && match self {
+                Self::Lost(least) => scenario.severity.is_some_and(|worst| worst >= least),
+                Self::Reset => scenario.severity.is_some() || scenario.resets() > 0,
+            }
     }
 
     /// Whether a trial that ended so is a failure, as far as a baseline is concerned.
