@@ -40,7 +40,7 @@ pub struct TraceArgs {
     mode: String,
 
     /// Pause of the proxy between writing head and body, 0ms to 5s
-    #[arg(long, default_value = "1ms", value_name = "TIME")]
+    #[arg(long, default_value = "20ms", value_name = "TIME")]
     gap: String,
 
     /// Length of the request's body, at most 1GiB

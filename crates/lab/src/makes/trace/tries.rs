@@ -119,7 +119,7 @@ impl Tries {
                  the RST; more memory for TCP (sysctl net.ipv4.tcp_mem)"
             }
             TraceOutcome::Cut => {
-                "a --body over 0; a longer --gap, such as 20ms, because an upstream that is behind reads head and body \
+                "a --body over 0; a longer --gap, such as 100ms, because an upstream that is behind reads head and body \
                  together; --mode lazy"
             }
             TraceOutcome::Harmless => "--mode delay; a smaller --response-bytes, such as 1024",
