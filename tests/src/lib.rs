@@ -12,7 +12,9 @@ mod tracefs;
 
 pub use answer::{Answer, read_exactly, read_head, read_to_end, try_read_head};
 pub use client::{Reply, connect, exchange, post_head, read_reply};
-pub use ours::{Server, binary, for_everybody, proxy, proxy_command, rstlab, upstream};
+pub use ours::{
+    Server, binary, for_everybody, proxy, proxy_command, rstlab, rstlab_output, upstream,
+};
 pub use peer::{
     Peer, PeerEnd, content_length, cut, head_field, read_request, until_sent, until_unread,
 };

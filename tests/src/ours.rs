@@ -6,10 +6,11 @@ use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output, Stdio};
 use std::{env, fs};
 
 use crate::program::{ChildProgram, ProgramEnd, field};
+use crate::soon;
 
 /// One of our servers, listening.
 #[derive(Debug)]
@@ -115,6 +116,19 @@ pub fn rstlab(args: &[&str]) -> Command {
     let mut command = Command::new(binary("rstlab"));
     command.args(args).env_remove("LOG");
     command
+}
+
+/// How `rstlab` with these arguments ends, and what it prints, while the peers of this test go on.
+///
+/// # Panics
+/// The program is not there, or does not end within [`crate::LIMIT`].
+pub async fn rstlab_output(args: &[&str]) -> Output {
+    let run = tokio::process::Command::from(rstlab(args))
+        .env_remove("NO_COLOR")
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output();
+    soon(run).await.expect("rstlab runs")
 }
 
 /// A copy of one of our programs that every user may run: the directory of the build may be closed to others.

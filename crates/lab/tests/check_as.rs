@@ -2,12 +2,11 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::process::{Output, Stdio};
+use std::process::Output;
 
-use rstlab_tests::{Peer, assert_contains, content_length, cut, soon, text, words};
+use rstlab_tests::{Peer, assert_contains, content_length, cut, rstlab_output, text, words};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy, sink};
 use tokio::net::TcpStream;
-use tokio::process::Command;
 use tokio::sync::mpsc;
 
 /// A request as the server saw it.
@@ -60,14 +59,8 @@ async fn serve(mut stream: TcpStream, seen: mpsc::UnboundedSender<Seen>) {
 }
 
 async fn check(peer: &Peer, args: &[&str]) -> Output {
-    let run = Command::new(env!("CARGO_BIN_EXE_rstlab"))
-        .args(["check", &format!("http://{}/", peer.address), "--trials=6"])
-        .args(args)
-        .env_remove("LOG")
-        .stdin(Stdio::null())
-        .kill_on_drop(true)
-        .output();
-    soon(run).await.unwrap()
+    let url = format!("http://{}/", peer.address);
+    rstlab_output(&[&["check", &url, "--trials=6"], args].concat()).await
 }
 
 /// What the server saw of a client that sends requests of these scenarios, and what the check printed.

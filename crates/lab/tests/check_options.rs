@@ -4,33 +4,21 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::{Output, Stdio};
+use std::process::Output;
 use std::sync::{Arc, Mutex};
 
 use rstlab_tests::{
-    Peer, assert_contains, check_schema, content_length, soon, text, try_read_head, words,
+    Peer, assert_contains, check_schema, content_length, rstlab_output, text, try_read_head, words,
 };
 use rstlab_upstream::{Mode, UpstreamConfig as Config};
 use rstlab_witness::{Takers, Witness};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
-use tokio::process::Command;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-async fn rstlab(args: &[&str]) -> Output {
-    let run = Command::new(env!("CARGO_BIN_EXE_rstlab"))
-        .args(args)
-        .env_remove("LOG")
-        .env_remove("NO_COLOR")
-        .stdin(Stdio::null())
-        .kill_on_drop(true)
-        .output();
-    soon(run).await.unwrap()
-}
-
 async fn check(args: &[&str]) -> Output {
-    rstlab(&[&["check"], args].concat()).await
+    rstlab_output(&[&["check"], args].concat()).await
 }
 
 /// An upstream on a free port; stopped when the token is dropped.
@@ -353,7 +341,7 @@ async fn reports_are_colored_on_a_terminal_or_if_asked_for() {
         (&load, "\u{1b}[32m  whole "),
     ] {
         for (color, is_on) in [("always", true), ("never", false), ("auto", false)] {
-            let output = rstlab(&[&["--color", color], command].concat()).await;
+            let output = rstlab_output(&[&["--color", color], command].concat()).await;
             let stdout = text(&output.stdout);
             assert_eq!(stdout.contains(word), is_on, "{color}: {stdout}");
             assert_eq!(stdout.contains('\u{1b}'), is_on, "{color}: {stdout}");

@@ -7,7 +7,8 @@ use std::fs;
 use std::process::{Output, Stdio};
 
 use rstlab_tests::{
-    Peer, assert_contains, check_schema, cut, read_request, soon, text, try_read_head, words,
+    Peer, assert_contains, check_schema, cut, read_request, rstlab_output, soon, text,
+    try_read_head, words,
 };
 use rstlab_upstream::{Mode, UpstreamConfig as Config};
 use rstlab_witness::{Takers, Witness};
@@ -20,14 +21,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 async fn check(args: &[&str]) -> Output {
-    let run = Command::new(env!("CARGO_BIN_EXE_rstlab"))
-        .arg("check")
-        .args(args)
-        .env_remove("LOG")
-        .stdin(Stdio::null())
-        .kill_on_drop(true)
-        .output();
-    soon(run).await.unwrap()
+    rstlab_output(&[&["check"], args].concat()).await
 }
 
 /// An upstream on a free port; stopped when the token is dropped.

@@ -3,21 +3,19 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeSet;
-use std::process::Stdio;
 use std::time::Duration;
 
 use rstlab_lab::judges::check::{
     self, CheckPlan, CheckReport, ConnectionUse, Model, RequestKind, Severity, Target,
 };
 use rstlab_tests::{
-    Peer, assert_contains, content_length, cut, head_field, read_request, soon, text,
-    try_read_head, words,
+    Peer, assert_contains, content_length, cut, head_field, read_request, rstlab_output, soon,
+    text, try_read_head, words,
 };
 use rstlab_upstream::{Mode, UpstreamConfig as Config};
 use rstlab_witness::{Takers, Witness};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::process::Command;
 use tokio_util::sync::CancellationToken;
 
 /// A whole response that leaves the connection open.
@@ -283,13 +281,8 @@ async fn fail_on_is_the_least_severity_that_fails_a_check() {
             let most = places.iter().position(|one| *one == fails_up_to).unwrap() + 1;
             let url = format!("http://{}/", peer.address);
             let flag = format!("--fail-on={fail_on}");
-            let output = Command::new(env!("CARGO_BIN_EXE_rstlab"))
-                .args(["check", &url, &flag, "--trials=2", "--scenario", scenario])
-                .env_remove("LOG")
-                .stdin(Stdio::null())
-                .kill_on_drop(true)
-                .output();
-            let output = soon(output).await.unwrap();
+            let args = ["check", &url, &flag, "--trials=2", "--scenario", scenario];
+            let output = rstlab_output(&args).await;
             let printed = words(text(&output.stdout));
             let code = i32::from(place <= most);
             assert_eq!(
@@ -326,14 +319,8 @@ async fn what_is_new_since_a_baseline_fails_only_if_it_is_as_bad_as_fail_on_says
     ] {
         let peer = cutting(is_cut).await;
         let url = format!("http://{}/", peer.address);
-        let output = Command::new(env!("CARGO_BIN_EXE_rstlab"))
-            .args(["check", &url, "--trials=2", "--scenario=http-1.0"])
-            .args(more)
-            .env_remove("LOG")
-            .stdin(Stdio::null())
-            .kill_on_drop(true)
-            .output();
-        let output = soon(output).await.unwrap();
+        let args = ["check", &url, "--trials=2", "--scenario=http-1.0"];
+        let output = rstlab_output(&[&args[..], &more].concat()).await;
         let printed = words(text(&output.stdout));
         assert_eq!(output.status.code(), Some(code), "{more:?}: {printed}");
         let is_new = printed.starts_with("Something got worse");
