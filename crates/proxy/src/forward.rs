@@ -135,7 +135,7 @@ where
     };
     exchange.server = Some(server);
     let (driver, handed) = oneshot::channel();
-    let (borrow, borrows) = oneshot::channel();
+    let (borrow, borrows) = config.splice.then(oneshot::channel).unzip();
     let response = upstream::send(
         Request::from_parts(head, body),
         stream,
@@ -157,9 +157,11 @@ where
             }
             let early = !request_end.is_reached();
             let (head, body) = response.into_parts();
-            let body = match config.splice && !early {
-                true => ResponseBody::spliced_if_large(body, borrow, &shared.slots, &signals).await,
-                false => ResponseBody::Copied(body),
+            let body = match borrow.filter(|_| !early) {
+                Some(borrow) => {
+                    ResponseBody::spliced_if_large(body, borrow, &shared.slots, &signals).await
+                }
+                None => ResponseBody::Copied(body),
             };
             let body = Either::Left(Relay::new(body, version, signals, driver));
             let mut response = Response::from_parts(head, body);

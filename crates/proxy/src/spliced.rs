@@ -17,6 +17,18 @@ pub(crate) type UpstreamIo = ReadOn<Stall<Sensor<TcpStream>>>;
 /// Asks the driver of an upstream connection for the connection. The driver drops it if the connection has ended.
 pub(crate) type Borrow = oneshot::Sender<Lent>;
 
+/// The wish to borrow the connection, if it ever comes.
+pub(crate) async fn borrowed(borrows: &mut Option<oneshot::Receiver<Borrow>>) -> Borrow {
+    if let Some(wish) = borrows {
+        let wish = wish.await;
+        *borrows = None;
+        if let Ok(borrow) = wish {
+            return borrow;
+        }
+    }
+    std::future::pending().await
+}
+
 /// An upstream connection that its driver has lent. Dropped, it goes back to the driver.
 #[derive(Debug)]
 pub(crate) struct Lent(Option<(UpstreamIo, oneshot::Sender<UpstreamIo>)>);

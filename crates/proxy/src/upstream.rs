@@ -33,7 +33,7 @@ use crate::connect;
 use crate::exchange::{Came, Exchange, Finished, Handed};
 use crate::outgoing::Outgoing;
 use crate::pool::Pool;
-use crate::spliced::{Borrow, Lent, UpstreamIo};
+use crate::spliced::{Borrow, Lent, UpstreamIo, borrowed};
 use crate::trouble::Trouble;
 
 /// How long a connection is watched after its response: a harmless reset comes within a round trip.
@@ -161,8 +161,8 @@ pub(crate) async fn connect(
 pub(crate) struct FromClient {
     /// What the client was handed.
     pub(crate) handed: oneshot::Receiver<Handed>,
-    /// The response's body is to be spliced.
-    pub(crate) borrows: oneshot::Receiver<Borrow>,
+    /// The response's body is to be spliced; `None` if no body is.
+    pub(crate) borrows: Option<oneshot::Receiver<Borrow>>,
 }
 
 /// Sends a request on a connection, and starts a task that drives the connection to its end.
@@ -233,9 +233,9 @@ where
         tokio::select! {
             biased;
             handed = &mut client.handed => break handed,
-            borrow = &mut client.borrows, if !client.borrows.is_terminated() => {
+            borrow = borrowed(&mut client.borrows) => {
                 // If the connection has ended, the drop tells the borrower.
-                if let Ok(borrow) = borrow && ended.is_none() {
+                if ended.is_none() {
                     return lend(connection, borrow, client.handed, exchange, shared).await;
                 }
             }
